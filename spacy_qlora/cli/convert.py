@@ -1,0 +1,87 @@
+"""`python -m spacy qlora convert`: annotated records to DocBin files."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from spacy_qlora.cli.app import command
+from spacy_qlora.corpus.formats import Format
+
+
+class Tokenizer(str, Enum):
+    """Which tokenizer makes the tokens."""
+
+    FINE = "fine"
+    SPACY = "spacy"
+
+
+@command("convert")
+def convert_cli(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[IN] OUT_DIR",
+            help="An input to split and the folder to write to; the folder alone where --train names an input. An input "
+            "is a file of BIO-JSON (a list or JSON Lines) or CoNLL columns, plain or .gz, or a `datasets` set: a folder "
+            "or hub id, with :SPLIT behind it where it has several.",
+        ),
+    ],
+    train: Annotated[Optional[str], typer.Option(help="Input for train.spacy.")] = None,  # noqa: UP045
+    dev: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Input for dev.spacy. Without it, the second share of --split is taken from --train."),
+    ] = None,
+    test: Annotated[Optional[str], typer.Option(help="Input for test.spacy. Without it there is none.")] = None,  # noqa: UP045
+    split: Annotated[str, typer.Option(help="Shares of train, dev and test.")] = "0.8,0.1,0.1",
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    format: Annotated[Format, typer.Option(help="Format of the inputs.")] = Format.AUTO,
+    lang: Annotated[str, typer.Option(help="Language of the tokenizer.")] = "en",
+    tokenizer: Annotated[
+        Tokenizer,
+        typer.Option(help="fine splits at every punctuation mark, spacy by the language's rules. Use that of the pipeline."),
+    ] = Tokenizer.FINE,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first record that breaks a rule.")] = False,
+) -> None:
+    """Convert annotated records to train.spacy, dev.spacy, test.spacy and report.json.
+
+    One input is split by records; those of one group, and equal texts, stay together. Records that break a rule are
+    repaired where that needs no guess, dropped otherwise, and counted in report.json.
+    """
+    from spacy_qlora.corpus.convert import Settings, convert
+
+    sources = {name: path for name, path in (("train", train), ("dev", dev), ("test", test)) if path is not None}
+    *unsplit, out = paths
+    if len(unsplit) + (train is not None) != 1 or (unsplit and sources):
+        raise typer.BadParameter("give IN and OUT_DIR, or --train and OUT_DIR (and perhaps --dev, --test)")
+    settings = Settings(
+        shares=_shares(split), seed=seed, format=format, lang=lang, fine=tokenizer is Tokenizer.FINE, strict=strict
+    )
+    report = convert(sources or {"all": unsplit[0]}, Path(out), settings, tell=lambda line: typer.echo(line, err=True))
+    _show(report, out)
+
+
+def _shares(split: str) -> tuple[float, float, float]:
+    try:
+        train, dev, test = (float(share) for share in split.split(","))
+    except ValueError:
+        train = dev = test = -1
+    if not (train > 0 <= min(dev, test) and abs(train + dev + test - 1) < 1e-6):
+        raise typer.BadParameter("--split takes three shares that sum to 1, the first above 0, such as 0.8,0.1,0.1")
+    return train, dev, test
+
+
+def _show(report: dict[str, Any], out: str) -> None:
+    from wasabi import msg, table
+
+    labels = sorted({label for split in report["splits"].values() for label in split["labels"]})
+    rows = [
+        (name, *(f"{n:,}" for n in [split["docs"], split["tokens"], split["mentions"], *(split["labels"].get(label, 0) for label in labels)]))
+        for name, split in report["splits"].items()
+    ]
+    print(table(rows, header=("", "docs", "tokens", "mentions", *labels), divider=True, aligns=("l", *"r" * (3 + len(labels)))))
+    kept, read = report["mentions_out"], report["mentions_in"]
+    (msg.good if kept == read else msg.warn)(f"{out}: {kept:,} of {read:,} mentions kept")

@@ -1,0 +1,147 @@
+"""From annotated records in files to train.spacy, dev.spacy, test.spacy and report.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from spacy_qlora.corpus.check import check
+from spacy_qlora.corpus.docs import make_nlp, pack
+from spacy_qlora.corpus.formats import Format, detect, read_rows
+from spacy_qlora.corpus.log import Log
+from spacy_qlora.corpus.record import Record
+from spacy_qlora.corpus.rules import Rule
+from spacy_qlora.corpus.split import split_records
+from spacy_qlora.corpus.write import write_files
+from spacy_qlora.errors import InputError
+
+ALL = "all"
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to convert.
+
+    shares (tuple[float, float, float]): Of train, dev and test; they sum to 1. A split with a share of 0 is not made.
+    seed (int): Of the split.
+    format (Format): Of every input.
+    lang (str): Language of the tokenizer.
+    fine (bool): Whether the package's finer tokenizer makes the tokens, or the language's own.
+    strict (bool): Whether the first broken rule is an error.
+    """
+
+    shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    seed: int = 0
+    format: Format = Format.AUTO
+    lang: str = "en"
+    fine: bool = True
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input as read: where from, the records that are kept, and what the checks found."""
+
+    source: str
+    format: Format
+    records: list[Record]
+    log: Log
+
+
+def convert(
+    sources: Mapping[str, str], out: Path, settings: Settings | None = None, tell: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Checks annotated records, splits them where they are not split, and writes train.spacy, dev.spacy, test.spacy and
+    report.json, all or none. A file that an earlier run left in `out` and this run has no records for is removed.
+
+    sources (Mapping[str, str]): "all", one input to split; or "train", perhaps "dev" and "test", inputs that are split.
+        Given no "dev", the share of dev is taken from "train" for it.
+    out (Path): The folder to write to.
+    tell (Callable[[str], None]): Receives a line for each of the first records that broke a rule.
+    RETURNS (dict[str, Any]): The content of report.json.
+    RAISES (InputError): An input cannot be read or has no records left, a split would be empty, or the settings are
+        strict and a rule is broken. (OSError): Something cannot be written.
+    """
+    settings = settings or Settings()
+    nlp = make_nlp(settings.lang, fine=settings.fine)
+    inputs: dict[str, Input] = {}
+    for name in sorted(sources, key=[ALL, *SPLITS].index):
+        earlier = {record.folded for input in inputs.values() for record in input.records}
+        inputs[name] = _read(sources[name], settings, earlier, whole=name in ("dev", "test"))
+        _tell(inputs[name], tell)
+    files: dict[str, bytes] = {}
+    counts = {}
+    for name, records in _splits(inputs, settings).items():
+        bar = tqdm(records, desc=f"{name}.spacy", unit=" docs", delay=1)
+        files[f"{name}.spacy"], counts[name] = pack(nlp, bar)
+    report = _report(inputs, counts, settings)
+    files["report.json"] = f"{json.dumps(report, indent=2)}\n".encode()
+    write_files(out, files, remove=[f"{name}.spacy" for name in SPLITS if name not in counts])
+    return report
+
+
+def _read(source: str, settings: Settings, earlier: set[str], *, whole: bool) -> Input:
+    """Reads and checks an input. earlier: Folded texts of the inputs before. whole: Whether repeated records stay."""
+    format = detect(source) if settings.format is Format.AUTO else settings.format
+    read = Input(source, format, [], Log(strict=settings.strict))
+    firsts: dict[str, Record] = {}
+    for row in read_rows(source, format):
+        record, rules = check(row)
+        if record and record.text in firsts:
+            rules.append(_repeat(firsts[record.text], record, whole=whole))
+            record = record if whole else None
+        if record and record.folded in earlier:
+            rules.append(Rule.LEAK)
+        read.log.add(row, record, rules)
+        if record:
+            firsts.setdefault(record.text, record)
+            read.records.append(record)
+    return read
+
+
+def _repeat(first: Record, record: Record, *, whole: bool) -> Rule:
+    """The rule for a record with the text of an earlier one. Published figures are measured on whole dev and test sets."""
+    if whole:
+        return Rule.REPEATED
+    return Rule.DUPLICATE if first.mentions == record.mentions else Rule.CONFLICT
+
+
+def _tell(read: Input, tell: Callable[[str], None]) -> None:
+    for line in read.log.lines():
+        tell(line)
+    if not read.log.records_in:
+        raise InputError("Q100", path=read.source)
+    if not read.records:
+        raise InputError("Q107", path=read.source, records=read.log.records_in)
+
+
+def _splits(inputs: Mapping[str, Input], settings: Settings) -> dict[str, list[Record]]:
+    if ALL in inputs:
+        return split_records(inputs[ALL].records, dict(zip(SPLITS, settings.shares, strict=True)), settings.seed)
+    splits = {name: read.records for name, read in inputs.items()}
+    if "dev" not in splits:
+        share = settings.shares[1]
+        splits |= split_records(splits["train"], {"train": 1 - share, "dev": share}, settings.seed)
+    return {name: splits[name] for name in SPLITS if name in splits}
+
+
+def _report(inputs: Mapping[str, Input], counts: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    logs = [read.log for read in inputs.values()]
+    return {
+        "mentions_in": sum(log.mentions_in for log in logs),
+        "mentions_out": sum(split["mentions"] for split in counts.values()),
+        "lang": settings.lang,
+        "tokenizer": "fine" if settings.fine else "spacy",
+        "seed": settings.seed,
+        "shares": settings.shares,
+        "splits": counts,
+        "inputs": {
+            name: {"path": read.source, "format": read.format.value, **read.log.report()} for name, read in inputs.items()
+        },
+    }

@@ -1,0 +1,50 @@
+"""CoNLL columns: one word a line, sentences parted by empty lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from spacy_qlora.corpus.lines import BOM, read_lines
+from spacy_qlora.corpus.record import Place, Row
+from spacy_qlora.corpus.rules import Rule
+
+DOCUMENT = "-DOCSTART-"
+
+
+def read_conll(path: Path) -> Iterator[Row]:
+    """Yields the sentences of a file. The first column is the word, the last its tag; tabs part them, or else blanks.
+
+    A line that starts with -DOCSTART- begins a document: its sentences are one group.
+    """
+    sentence: list[list[str]] = []
+    record = start = document = 0
+    rules: tuple[Rule, ...] = ()
+    for number, line in chain(read_lines(path), [(0, "")]):
+        rules = (Rule.BOM,) if line.startswith(BOM) else rules
+        columns = _columns(line.removeprefix(BOM))
+        is_document = columns[0].startswith(DOCUMENT)
+        if columns != [""] and not is_document:
+            start = start if sentence else number
+            sentence.append(columns)
+        elif sentence:
+            record += 1
+            yield _row(Place(str(path), record, start), sentence, str(document) if document else None, rules)
+            sentence, rules = [], ()
+        document += is_document
+
+
+def _columns(line: str) -> list[str]:
+    line = line.rstrip("\r\n")
+    if not line.strip(" \t"):
+        return [""]
+    return line.split("\t") if "\t" in line else re.split(" +", line.strip(" "))
+
+
+def _row(place: Place, sentence: list[list[str]], group: str | None, rules: tuple[Rule, ...]) -> Row:
+    if any(len(columns) < 2 for columns in sentence):
+        rules = (*rules, Rule.UNPAIRED)
+    words = [columns[0] for columns in sentence]
+    return Row(place, None, words, [columns[-1] for columns in sentence], group, rules)

@@ -1,0 +1,49 @@
+"""A seeded split that keeps groups whole and a text in one part."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from spacy_qlora.corpus.record import Record
+from spacy_qlora.errors import InputError
+
+
+def split_records(records: Sequence[Record], shares: Mapping[str, float], seed: int) -> dict[str, list[Record]]:
+    """Divides records by shares of their number. What shares a group or a text stays together, so shares hold roughly.
+
+    shares (Mapping[str, float]): The share of each split. One with a share of 0 is left out.
+    RETURNS (dict[str, list[Record]]): The records of each split in their order, at least one in each.
+    RAISES (InputError): There are fewer groups than splits.
+    """
+    parts: dict[str, list[int]] = {name: [] for name, share in shares.items() if share > 0}
+    units = _units(records)
+    if len(units) < len(parts):
+        raise InputError("Q108", splits=len(parts), groups=len(units))
+    random.Random(seed).shuffle(units)
+    for done, unit in enumerate(units):
+        empty = [name for name, part in parts.items() if not part]
+        choice = empty if len(units) - done == len(empty) else list(parts)
+        name = max(choice, key=lambda name: shares[name] * len(records) - len(parts[name]))
+        parts[name] += unit
+    return {name: [records[i] for i in sorted(part)] for name, part in parts.items()}
+
+
+def _units(records: Sequence[Record]) -> list[list[int]]:
+    """Positions of records, together where a chain of equal groups and equal texts joins them."""
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(node: tuple[str, str]) -> tuple[str, str]:
+        while parent.setdefault(node, node) != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for record in records:
+        if record.group is not None:
+            parent[root(("text", record.folded))] = root(("group", record.group))
+    units = defaultdict(list)
+    for i, record in enumerate(records):
+        units[root(("text", record.folded))].append(i)
+    return list(units.values())

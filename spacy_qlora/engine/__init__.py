@@ -1,0 +1,1 @@
+"""Pieces in, tag scores out: the 4-bit base, its adapters and the training loop. Imports no spaCy."""

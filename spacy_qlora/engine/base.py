@@ -1,0 +1,174 @@
+"""A frozen 4-bit base on disk and in memory, shared by all that use it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import weakref
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from bitsandbytes.nn import Linear4bit, Params4bit
+from safetensors import safe_open
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import MistralConfig, MistralModel
+
+from spacy_qlora.engine.attention import ATTENTION
+from spacy_qlora.errors import InputError
+
+INFO, CONFIG, WEIGHTS, TOKENIZER = "base.json", "config.json", "model.safetensors", "tokenizer.json"
+PREFIX = "model."  # of the weights' names, as in MistralForCausalLM
+SHAPE = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling",
+    "bos_token_id", "eos_token_id", "pad_token_id",
+)  # fmt: skip
+NF4: dict[str, Any] = {"type": "nf4", "double": True, "block": 64}
+
+
+@dataclass(frozen=True)
+class BaseInfo:
+    """What a base is: written as base.json, and kept by each pipeline that was trained on it.
+
+    id: Hub id, name or folder name that it was made from.  revision: Commit or release of that source, "" if unknown.
+    quantisation: How the linears are stored.  fingerprint: SHA-256 over the stored tensors.
+    """
+
+    id: str
+    revision: str = ""
+    quantisation: dict[str, Any] = field(default_factory=lambda: dict(NF4))
+    fingerprint: str = ""
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> BaseInfo:
+        """Raises InputError where `folder` is no base."""
+        try:
+            return cls(**json.loads((folder / INFO).read_text(encoding="utf8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError("Q201", path=folder) from error
+
+    def to_folder(self, folder: Path) -> None:
+        (folder / INFO).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf8")
+
+
+class Base:
+    """The modules of a 4-bit Mistral: one copy in memory, however many classifiers are built on it.
+
+    info (BaseInfo): Where it came from.  config (MistralConfig): Its shape.  tokenizer (Tokenizer): Its pieces.
+    leaves (Mapping[str, nn.Module]): Embedding, norms and Linear4bit by name, such as "layers.0.mlp.up_proj".
+    """
+
+    def __init__(
+        self, info: BaseInfo, config: MistralConfig, tokenizer: Tokenizer, leaves: Mapping[str, nn.Module]
+    ) -> None:
+        self.info, self.config, self.tokenizer, self.leaves = info, config, tokenizer, leaves
+
+    def build(self, layers: int | None = None) -> MistralModel:
+        """A model around the shared modules: a new tree that an adapter may change, with no new weights.
+
+        layers (int | None): Keep only so many layers from the bottom.
+        """
+        model = skeleton(self.config, layers)
+        for name, leaf in self.leaves.items():
+            if not name.startswith("layers.") or int(name.split(".")[1]) < len(model.layers):
+                model.set_submodule(name, leaf)
+        model.rotary_emb.to(self.leaves["norm"].weight.device)
+        return model
+
+
+_open: weakref.WeakValueDictionary[tuple[object, ...], Base] = weakref.WeakValueDictionary()
+
+
+def load_base(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
+    """Loads the base in `folder`, or hands out the one already in memory.
+
+    device: Where it shall lie.  dtype: What it computes in, bfloat16 or float32; storage is 4-bit either way.
+    Raises InputError where a file is missing, cut or not what base.json says.
+    """
+    key = (folder.resolve(), device, dtype, (folder / WEIGHTS).stat().st_mtime_ns if (folder / WEIGHTS).exists() else 0)
+    if (base := _open.get(key)) is None:
+        base = _open[key] = _load(folder, device, dtype)
+    return base
+
+
+def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
+    info = BaseInfo.from_folder(folder)
+    try:
+        config = read_config(json.loads((folder / CONFIG).read_text(encoding="utf8")))
+        tensors = read_weights(folder)
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise InputError("Q202", path=folder) from error
+    if (found := fingerprint(tensors)) != info.fingerprint:
+        raise InputError("Q203", path=folder, expected=info.fingerprint[:12], found=found[:12])
+    leaves = {
+        name: _fill(module, f"{PREFIX}{name}.weight", tensors, device, dtype)
+        for name, module in skeleton(config).named_modules()
+        if hasattr(module, "weight")
+    }
+    return Base(info, config, tokenizer, leaves)
+
+
+def skeleton(config: MistralConfig, layers: int | None = None) -> MistralModel:
+    """A MistralModel without weights, whose linears are 4-bit and whose attention is ours."""
+    config = copy.deepcopy(config)
+    config.num_hidden_layers = layers or config.num_hidden_layers
+    with torch.device("meta"):
+        model = MistralModel(config)
+    model.config._attn_implementation = ATTENTION
+    model.rotary_emb = type(model.rotary_emb)(config)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear):
+            model.set_submodule(name, Linear4bit(module.in_features, module.out_features, bias=False, device="meta"))
+    return model.requires_grad_(False)
+
+
+def _fill(
+    module: nn.Module, name: str, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
+) -> nn.Module:
+    if isinstance(module, Linear4bit):
+        stats = {key: tensors[key] for key in tensors if key.startswith(f"{name}.")}
+        module.weight = Params4bit.from_prequantized(tensors[name], stats, device=device, module=module)
+        module.weight.quant_state.dtype = module.compute_dtype = dtype
+        module.compute_type_is_set = True
+        # On a CPU with AVX512-BF16, bitsandbytes would repack the weights in place at the first forward without
+        # gradients; from then on gradients, dequantisation and saved weights are wrong.
+        module.support_avx512bf16_for_cpu = False
+    else:
+        module.weight = nn.Parameter(tensors[name].to(device, dtype), requires_grad=False)
+    return module
+
+
+def read_config(fields: dict[str, Any]) -> MistralConfig:
+    """fields: A config.json of either line of transformers, of a Mistral or of a Llama."""
+    return MistralConfig(**shape_fields(fields), sliding_window=None, use_cache=False)
+
+
+def shape_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """What a base keeps of a config.json, with the rotary settings under the names that both lines of transformers read."""
+    kept = {key: fields[key] for key in SHAPE if fields.get(key) is not None}
+    if rope := fields.get("rope_parameters"):
+        kept["rope_theta"] = rope["rope_theta"]
+        if rope.get("rope_type", "default") != "default":
+            kept["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
+    return kept
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a base, memory-mapped."""
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

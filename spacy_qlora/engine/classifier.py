@@ -1,0 +1,128 @@
+"""The base with an adapter and a head: pieces in, tag scores out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
+from torch.utils.checkpoint import checkpoint
+
+from spacy_qlora.engine.base import Base
+from spacy_qlora.engine.batching import Batch, by_budget, collate
+from spacy_qlora.engine.lora import LoRASettings, add_lora
+from spacy_qlora.engine.window import Window
+from spacy_qlora.errors import InputError, RunError
+
+HEAD = ("weight", "bias")
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """lora: The adapter.  layers: Keep so many layers of the base from the bottom, all if None.
+    bidirectional_from: The first layer with unmasked attention; None leaves all layers causal.
+    """
+
+    lora: LoRASettings
+    layers: int | None = None
+    bidirectional_from: int | None = 0
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "bidirectional_from"):
+            value, least = getattr(self, name), int(name == "layers")
+            if value is not None and value < least:
+                raise InputError("Q210", name=name, value=value, rule=f"empty or at least {least}")
+
+
+class TokenClassifier(nn.Module):
+    """base (Base): Shared and frozen.  tags (int): How many tag scores a word gets.  seed (int): Of the first weights."""
+
+    def __init__(self, base: Base, tags: int, settings: ClassifierSettings, seed: int = 0) -> None:
+        super().__init__()
+        if settings.layers is not None and settings.layers > base.config.num_hidden_layers:
+            rule = f"at most {base.config.num_hidden_layers} with {base.info.id}"
+            raise InputError("Q210", name="layers", value=settings.layers, rule=rule)
+        self.base, self.settings = base, settings
+        self.checkpointing = False  # trade a second forward of each layer for the memory of its activations
+        self.model = base.build(settings.layers)
+        self.device = self.model.norm.weight.device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.adapter = add_lora(self.model, settings.lora)
+            self.head = nn.Linear(base.config.hidden_size, tags).to(self.device)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """RETURNS: [words, tags] scores, float32."""
+        hidden = self.model.embed_tokens(batch.pieces)
+        order = torch.arange(batch.pieces.shape[1], device=self.device)[None]
+        rotary = self.model.rotary_emb(hidden, order)
+        mask = None if batch.mask is None else batch.mask[:, None, None, :]
+        unmasked_from = self.settings.bidirectional_from
+        for i, layer in enumerate(self.model.layers):
+            settings = {
+                "attention_mask": mask,
+                "position_embeddings": rotary,
+                "causal": unmasked_from is None or i < unmasked_from,
+            }
+            if self.checkpointing and torch.is_grad_enabled():
+                hidden = checkpoint(layer, hidden, use_reentrant=False, **settings)
+            else:
+                hidden = layer(hidden, **settings)
+            hidden = hidden[0] if isinstance(hidden, tuple) else hidden  # a tuple in transformers 4
+        read = hidden.flatten(0, 1)[batch.positions]
+        return linear(self.model.norm(read).float(), self.head.weight, self.head.bias)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """RETURNS: The sum of the words' cross-entropies in nats; words tagged -100 are left out."""
+        return cross_entropy(self(batch), batch.tags, reduction="sum", ignore_index=-100)
+
+    def collate(self, windows: Sequence[Window]) -> Batch:
+        return collate(windows, self.base.config.bos_token_id).to(self.device)
+
+    @torch.inference_mode()
+    def predict(self, windows: Sequence[Window], budget: int) -> list[NDArray[np.float32]]:
+        """The scores of each window's words, [words, tags], in the order of `windows`.
+
+        budget: Pieces a batch, padding counted.
+        """
+        self.eval()
+        scores: list[NDArray[np.float32]] = [np.zeros((0, 0), np.float32)] * len(windows)
+        for chosen in by_budget([len(window) for window in windows], budget):
+            batch = [windows[i] for i in chosen]
+            rows = self(self.collate(batch)).cpu().split([len(window.words) for window in batch])
+            for i, row in zip(chosen, rows, strict=True):
+                scores[i] = row.numpy()
+        return scores
+
+    def trained(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """RETURNS: Copies of the adapter's tensors, by peft's names, and of the head's, on the CPU."""
+        adapter = {name: value.detach().cpu().clone() for name, value in self.adapter.items()}
+        return adapter, {name: getattr(self.head, name).detach().cpu().clone() for name in HEAD}
+
+    @torch.no_grad()
+    def load_trained(self, adapter: Mapping[str, Tensor], head: Mapping[str, Tensor]) -> None:
+        """Sets what `trained` gave. Raises RunError where names or shapes are not those of this classifier."""
+        own = {**self.adapter, **{f"head.{name}": getattr(self.head, name) for name in HEAD}}
+        given = {**adapter, **{f"head.{name}": value for name, value in head.items()}}
+        if wrong := {name for name in own.keys() | given.keys() if not _same_shape(own.get(name), given.get(name))}:
+            raise RunError("Q215", name=min(wrong), base=self.base.info.id)
+        for name, parameter in own.items():
+            parameter.copy_(given[name])
+
+    def count(self) -> tuple[int, int]:
+        """RETURNS: How many parameters are trained, and how many there are in all, each 4-bit weight counted as one."""
+        trained = sum(p.numel() for p in (*self.adapter.values(), *self.head.parameters()))
+        frozen = 0
+        for module in self.model.modules():
+            state = getattr(getattr(module, "weight", None), "quant_state", None)
+            own = module._parameters.get("weight")
+            frozen += state.shape.numel() if state is not None else 0 if own is None else own.numel()
+        return trained, trained + frozen
+
+
+def _same_shape(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is not None and other is not None and one.shape == other.shape

