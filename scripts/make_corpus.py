@@ -12,7 +12,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -25,10 +25,10 @@ from wasabi import msg
 
 HERE = Path(__file__).parent
 HELD_OUT = 0.2  # share of each family's names that only test may use
-HELD_OUT_DRAWS = 0.3  # share of the names drawn for test that are held out
+HELD_OUT_DRAWS = 0.35  # share of the names drawn for test that are held out
 SHARES = {"train": 0.8, "dev": 0.1, "test": 0.1}
 NOTE_SIZES = (1, 2, 3, 4, 5, 6)  # sentences that share a group, as of one patient's note
-STYLES = {str: 0.86, str.lower: 0.11, str.upper: 0.03}
+STYLES: dict[Callable[[str], str], float] = {str: 0.86, str.lower: 0.11, str.upper: 0.03}
 TYPOS = 0.05  # share of sentences with two letters swapped
 
 SLOT = re.compile(r"\{([^{}]+)\}|\[([^\]]+)\]\((\w+)\)")
@@ -132,10 +132,10 @@ class Sentence:
 
     def finish(self) -> None:
         """Gives the sentence its casing and, now and then, a typo; neither moves a character's offset."""
-        text = self.text.strip()
-        text = text[0].upper() + text[1:] if text.split()[0].islower() else text
+        if self.text.split()[0].islower():
+            self.text = self.text[0].upper() + self.text[1:]
         [style] = self.rng.choices(list(STYLES), weights=list(STYLES.values()))
-        self.text = style(text)
+        self.text = style(self.text)
         words = [word.start() for word in LONG_WORD.finditer(self.text)]
         if words and self.rng.random() < TYPOS:
             at = self.rng.choice(words) + self.rng.randint(1, 3)
@@ -182,10 +182,10 @@ class Generator:
         return records
 
     def _sentence(self, patient: dict[str, list[str]], split: str) -> Sentence:
+        [kind] = self.rng.choices(list(self.kinds.values()), weights=[kind["weight"] for kind in self.kinds.values()])
         while True:
             sentence = Sentence(self.lexicon, {**self.fillers, **patient}, self.rng, held_out=split == "test")
-            [kind] = self.rng.choices(list(self.kinds), weights=[kind["weight"] for kind in self.kinds.values()])
-            sentence.write(self.rng.choice(self.kinds[kind]["templates"]))
+            sentence.write(self.rng.choice(kind["templates"]))
             sentence.finish()
             text = " ".join(sentence.text.casefold().split())
             names = {sentence.text[start:end].casefold() for start, end, _ in sentence.mentions}

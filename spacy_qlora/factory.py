@@ -1,2 +1,82 @@
-def make_qlora_ner(nlp, name):  # replaced below by the real factory
-    raise NotImplementedError
+"""The names that spaCy finds in a config. Imports nothing heavy: `spacy.blank` imports this module."""
+
+# No postponed annotations here: spaCy builds its checks of the settings from them.
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from spacy.language import Language
+
+if TYPE_CHECKING:
+    from spacy_qlora.component import QLoRANER
+
+DEFAULTS = {
+    "base": "smollm2-135m",
+    "r": 16,
+    "alpha": 32.0,
+    "dropout": 0.05,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "layers": None,
+    "bidirectional_from": 0,
+    "compute_dtype": "bfloat16",
+    "device": "auto",
+    "max_pieces": 512,
+    "batch_pieces": 2048,
+    "carry_base": False,
+    "scorer": {"@scorers": "spacy.ner_scorer.v1"},
+}
+
+
+@Language.factory(
+    "qlora_ner",
+    assigns=["doc.ents", "token.ent_iob", "token.ent_type"],
+    default_config=DEFAULTS,
+    default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
+)
+def make_qlora_ner(
+    nlp: Language,
+    name: str,
+    base: str,
+    r: int,
+    alpha: float,
+    dropout: float,
+    target_modules: list[str],
+    layers: int | None,
+    bidirectional_from: int | None,
+    compute_dtype: str,
+    device: str,
+    max_pieces: int,
+    batch_pieces: int,
+    carry_base: bool,
+    scorer: Callable | None,
+) -> "QLoRANER":
+    """A named entity recogniser on a frozen 4-bit base with a LoRA adapter.
+
+    base (str): Folder of a base, "smollm2-135m", a checkpoint folder or a hub id. SPACY_QLORA_BASE stands in for it.
+    r (int): Rank of the adapter.
+    alpha (float): The adapter's product is scaled by alpha / r.
+    dropout (float): Probability, on the adapter's input.
+    target_modules (List[str]): Which of the seven linears of a layer are adapted.
+    layers (Optional[int]): How many layers of the base to keep, from the bottom; all if empty.
+    bidirectional_from (Optional[int]): The first layer with unmasked attention; empty leaves all layers causal.
+    compute_dtype (str): "bfloat16" or "float32".
+    device (str): "auto", "cpu", "cuda" or "cuda:N".
+    max_pieces (int): Longest window of pieces; a longer text becomes overlapping windows.
+    batch_pieces (int): Most pieces a batch when predicting, padding counted.
+    carry_base (bool): Save the base's weights along with the component.
+    scorer (Optional[Callable]): The scoring method.
+    """
+    from spacy_qlora.component import QLoRANER
+    from spacy_qlora.engine.settings import ClassifierSettings, LoRASettings
+    from spacy_qlora.settings import NERSettings
+
+    lora = LoRASettings(r, alpha, dropout, tuple(target_modules))
+    settings = NERSettings(
+        base=base,
+        classifier=ClassifierSettings(lora, layers, bidirectional_from),
+        compute_dtype=compute_dtype,
+        device=device,
+        max_pieces=max_pieces,
+        batch_pieces=batch_pieces,
+        carry_base=carry_base,
+    )
+    return QLoRANER(nlp.vocab, name, settings, scorer)

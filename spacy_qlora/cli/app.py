@@ -40,7 +40,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
 def os_error(error: OSError) -> QLoRAError:
     """The one-line error for what the operating system refused: a full disk, a missing file, no permission."""
     path = error.filename or "output"
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return RunError("Q002", path=path)
     return InputError("Q003", path=path, reason=error.strerror or type(error).__name__)
 

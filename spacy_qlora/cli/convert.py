@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
 from spacy_qlora.cli.app import command
 from spacy_qlora.corpus.formats import Format
+
+COLUMNS = ("docs", "tokens", "mentions")
 
 
 class Tokenizer(str, Enum):
@@ -25,24 +27,24 @@ def convert_cli(
         list[str],
         typer.Argument(
             metavar="[IN] OUT_DIR",
-            help="An input to split and the folder to write to; the folder alone where --train names an input. An input "
-            "is a file of BIO-JSON (a list or JSON Lines) or CoNLL columns, plain or .gz, or a `datasets` set: a folder "
-            "or hub id, with :SPLIT behind it where it has several.",
+            help="An input to split and the folder to write to; the folder alone where --train names an input. "
+            "An input is a file of BIO-JSON (a list or JSON Lines) or CoNLL columns, plain or .gz, or a `datasets` "
+            "set: a folder or NAME:SPLIT, as it is called on the hub.",
         ),
     ],
-    train: Annotated[Optional[str], typer.Option(help="Input for train.spacy.")] = None,  # noqa: UP045
+    train: Annotated[str | None, typer.Option(help="Input for train.spacy.")] = None,
     dev: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Input for dev.spacy. Without it, the second share of --split is taken from --train."),
     ] = None,
-    test: Annotated[Optional[str], typer.Option(help="Input for test.spacy. Without it there is none.")] = None,  # noqa: UP045
+    test: Annotated[str | None, typer.Option(help="Input for test.spacy. Without it there is none.")] = None,
     split: Annotated[str, typer.Option(help="Shares of train, dev and test.")] = "0.8,0.1,0.1",
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     format: Annotated[Format, typer.Option(help="Format of the inputs.")] = Format.AUTO,
     lang: Annotated[str, typer.Option(help="Language of the tokenizer.")] = "en",
     tokenizer: Annotated[
         Tokenizer,
-        typer.Option(help="fine splits at every punctuation mark, spacy by the language's rules. Use that of the pipeline."),
+        typer.Option(help="fine: split at every punctuation mark; spacy: by the language's rules."),
     ] = Tokenizer.FINE,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first record that breaks a rule.")] = False,
 ) -> None:
@@ -77,11 +79,13 @@ def _shares(split: str) -> tuple[float, float, float]:
 def _show(report: dict[str, Any], out: str) -> None:
     from wasabi import msg, table
 
-    labels = sorted({label for split in report["splits"].values() for label in split["labels"]})
-    rows = [
-        (name, *(f"{n:,}" for n in [split["docs"], split["tokens"], split["mentions"], *(split["labels"].get(label, 0) for label in labels)]))
-        for name, split in report["splits"].items()
-    ]
-    print(table(rows, header=("", "docs", "tokens", "mentions", *labels), divider=True, aligns=("l", *"r" * (3 + len(labels)))))
+    splits = report["splits"]
+    labels = sorted({label for split in splits.values() for label in split["labels"]})
+    rows = []
+    for name, split in splits.items():
+        counts = [split[column] for column in COLUMNS] + [split["labels"].get(label, 0) for label in labels]
+        rows.append((name, *(f"{count:,}" for count in counts)))
+    header = ("", *COLUMNS, *labels)
+    typer.echo(table(rows, header=header, divider=True, aligns=("l", *"r" * len(header[1:]))))
     kept, read = report["mentions_out"], report["mentions_in"]
     (msg.good if kept == read else msg.warn)(f"{out}: {kept:,} of {read:,} mentions kept")

@@ -74,7 +74,9 @@ def convert(
     for name in sorted(sources, key=[ALL, *SPLITS].index):
         earlier = {record.folded for input in inputs.values() for record in input.records}
         inputs[name] = _read(sources[name], settings, earlier, whole=name in ("dev", "test"))
-        _tell(inputs[name], tell)
+        for line in inputs[name].log.lines():
+            tell(line)
+        _require_records(inputs[name])
     files: dict[str, bytes] = {}
     counts = {}
     for name, records in _splits(inputs, settings).items():
@@ -106,15 +108,16 @@ def _read(source: str, settings: Settings, earlier: set[str], *, whole: bool) ->
 
 
 def _repeat(first: Record, record: Record, *, whole: bool) -> Rule:
-    """The rule for a record with the text of an earlier one. Published figures are measured on whole dev and test sets."""
+    """The rule for a record with the text of an earlier one.
+
+    Dev and test sets that are given stay whole: published figures are measured on all of them.
+    """
     if whole:
         return Rule.REPEATED
     return Rule.DUPLICATE if first.mentions == record.mentions else Rule.CONFLICT
 
 
-def _tell(read: Input, tell: Callable[[str], None]) -> None:
-    for line in read.log.lines():
-        tell(line)
+def _require_records(read: Input) -> None:
     if not read.log.records_in:
         raise InputError("Q100", path=read.source)
     if not read.records:
@@ -142,6 +145,7 @@ def _report(inputs: Mapping[str, Input], counts: Mapping[str, Any], settings: Se
         "shares": settings.shares,
         "splits": counts,
         "inputs": {
-            name: {"path": read.source, "format": read.format.value, **read.log.report()} for name, read in inputs.items()
+            name: {"path": read.source, "format": read.format.value, **read.log.report()}
+            for name, read in inputs.items()
         },
     }

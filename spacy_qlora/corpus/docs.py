@@ -9,7 +9,7 @@ from typing import Any
 
 import spacy
 from spacy.language import Language
-from spacy.tokens import Doc, DocBin
+from spacy.tokens import Doc, DocBin, Span
 
 from spacy_qlora.corpus.record import Record
 from spacy_qlora.errors import InputError
@@ -39,7 +39,9 @@ def make_doc(nlp: Language, record: Record) -> tuple[Doc, int]:
     edges = {edge for mention in record.mentions for edge in (mention.start, mention.end)}
     # The tokenizer itself: nlp.make_doc refuses texts over nlp.max_length, a limit for parsers.
     doc, split = _split_tokens(nlp.tokenizer(record.text), edges)
-    doc.set_ents([doc.char_span(mention.start, mention.end, label=mention.label) for mention in record.mentions])
+    starts = {token.idx: token.i for token in doc}
+    ends = {token.idx + len(token): token.i + 1 for token in doc}
+    doc.set_ents([Span(doc, starts[mention.start], ends[mention.end], mention.label) for mention in record.mentions])
     return doc, split
 
 

@@ -32,7 +32,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             raise InputError("Q102", path=path, line=number + 1) from error
 
 
-def _open(path: Path, stack: ExitStack) -> IO[bytes]:
+def _open(path: Path, stack: ExitStack) -> IO[bytes] | gzip.GzipFile:
     file = stack.enter_context(path.open("rb"))
     start = file.read(len(GZIP_MAGIC))
     file.seek(0)

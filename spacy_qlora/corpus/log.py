@@ -39,7 +39,10 @@ class Log:
             self.places[rule].append(place)
 
     def add(self, row: Row, record: Record | None, rules: list[Rule]) -> None:
-        """Counts a row, what became of it, and the rules it broke. RAISES (InputError): It broke one; the log is strict."""
+        """Counts a row, the rules that it broke and the record that became of it, if any.
+
+        RAISES (InputError): It broke a rule, and the log is strict.
+        """
         for rule in rules:
             self.note(rule, row.place)
         read, kept = len(read_bio(row.tags)[0]), len(record.mentions) if record else 0
@@ -55,10 +58,10 @@ class Log:
         """One line for each of the first records that broke a rule, then the count of the rest."""
         lines = []
         for rule, count in self.counts.items():
-            places = self.places[rule][:SHOWN]
-            lines += [f"{rule.action.value}: [{rule.code}] {MESSAGES[rule.code].format(place=place)}" for place in places]
-            if count > len(places):
-                lines.append(f"{rule.action.value}: [{rule.code}] {count - len(places)} more; report.json lists them.")
+            shown = [MESSAGES[rule.code].format(place=place) for place in self.places[rule][:SHOWN]]
+            if count > len(shown):
+                shown.append(f"{count - len(shown)} more, see report.json.")
+            lines += [f"{rule.action.value}: [{rule.code}] {line}" for line in shown]
         return lines
 
     def report(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def read_datasets(source: str) -> Iterator[Row]:
     """Yields the rows of a set: tokens (strings) and ner_tags (class labels or strings), optionally group.
 
     source (str): A folder of `save_to_disk`, or what `load_dataset` takes (a folder of data files, a hub id); `:SPLIT`
-        behind it names one of several splits.
+        behind it names one of several splits. `load_dataset` keeps a copy in its own cache.
     RAISES (InputError): It cannot be loaded, has several splits and none is named, or other columns.
     """
     data = _load(source)
@@ -31,15 +31,20 @@ def read_datasets(source: str) -> Iterator[Row]:
 
 def _load(source: str) -> Dataset:
     from datasets import Dataset, load_dataset, load_from_disk
+    from datasets.utils import logging
 
     name, split = source, ""
     if not Path(source).exists() and ":" in source:
         name, _, split = source.rpartition(":")
     saved = any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json"))
+    verbosity = logging.get_verbosity()
     try:
+        logging.set_verbosity(logging.CRITICAL)
         data = load_from_disk(name) if saved else load_dataset(name)
-    except Exception as error:  # its many kinds of error can quote the data: name the kind alone
+    except Exception as error:  # its errors, logged or raised, can quote the data: name the kind alone
         raise InputError("Q104", path=name, reason=type(error).__name__) from error
+    finally:
+        logging.set_verbosity(verbosity)
     if isinstance(data, Dataset):
         return data
     splits = list(data)

@@ -15,8 +15,9 @@ from spacy_qlora.errors import InputError
 
 
 def read_json(path: Path) -> Iterator[Row]:
-    """Yields the records of a file: {"text", "labels": [{"word", "entity"}, ...]}, optionally "group"; other keys are let be.
+    """Yields the records of a file: {"text", "labels": [{"word", "entity"}, ...]}, optionally "group".
 
+    Other keys are let be.
     RAISES (InputError): A JSON list that is not JSON; a line of JSON Lines that is not only breaks a rule.
     """
     lines = ((number, line) for number, line in read_lines(path) if line.strip(f"{BOM} \t\r\n"))

@@ -16,7 +16,7 @@ class Place:
     line: int | None = None
 
     def __str__(self) -> str:
-        line = "" if self.line is None else f" (line {self.line})"
+        line = "" if self.line in (None, self.record) else f" (line {self.line})"
         return f"{self.path}, record {self.record}{line}"
 
 

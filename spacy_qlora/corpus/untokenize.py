@@ -19,8 +19,6 @@ APART = re.compile(r"/ - .+|\w*s ['\u2019] (?!s$).+|.+ - (?:and|or)")
 def untokenize(words: Sequence[str]) -> str:
     """Joins words as English prose is set: one blank between two words, none where punctuation clings to one.
 
-    On the sentences of BC5CDR it puts 99.3% of the gaps right, and 93% of the sentences as a whole.
-
     words (Sequence[str]): Words in order, none of them blank.
     RETURNS (str): The text. Every word stands in it unchanged and in order.
     """

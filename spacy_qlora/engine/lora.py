@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,29 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from spacy_qlora.errors import InputError
+from spacy_qlora.engine.settings import LoRASettings
 
-LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PEFT_PREFIX = "base_model.model."
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-
-
-@dataclass(frozen=True)
-class LoRASettings:
-    """r: Rank.  alpha: The product is scaled by alpha / r.  dropout: Probability, on the adapter's input.  targets: Linears."""
-
-    r: int = 16
-    alpha: float = 32
-    dropout: float = 0.0
-    targets: tuple[str, ...] = LINEARS
-
-    def __post_init__(self) -> None:
-        if self.r < 1:
-            raise InputError("Q210", name="r", value=self.r, rule="at least 1")
-        if not 0 <= self.dropout < 1:
-            raise InputError("Q210", name="dropout", value=self.dropout, rule="at least 0 and below 1")
-        if not self.targets or not set(self.targets) <= set(LINEARS):
-            raise InputError("Q210", name="target_modules", value=list(self.targets), rule=f"some of {list(LINEARS)}")
 
 
 class LoRALinear(nn.Module):
@@ -63,7 +43,7 @@ class LoRALinear(nn.Module):
 def add_lora(model: nn.Module, settings: LoRASettings) -> dict[str, nn.Parameter]:
     """Wraps the target linears of every layer. RETURNS: The new parameters by their names in peft's file."""
     for name, module in list(model.named_modules()):
-        if name.rpartition(".")[2] in settings.targets:
+        if name.rpartition(".")[2] in settings.target_modules:
             model.set_submodule(name, LoRALinear(module, settings))
     return {
         f"{PEFT_PREFIX}{name}.weight": parameter
@@ -82,7 +62,7 @@ def save_adapter(folder: Path, settings: LoRASettings, tensors: Mapping[str, Ten
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=sorted(settings.targets),
+        target_modules=sorted(settings.target_modules),
         task_type="FEATURE_EXTRACTION",  # the head is not part of the adapter: it lies in head.safetensors
         base_model_name_or_path=base,
         inference_mode=True,

@@ -16,9 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import MistralConfig, MistralModel
 
-from spacy_qlora.engine.base import CONFIG, NF4, PREFIX, TOKENIZER, WEIGHTS, BaseInfo, fingerprint, read_config, shape_fields
+from spacy_qlora.engine.base import CONFIG, PREFIX, TOKENIZER, WEIGHTS, fingerprint, read_config, shape_fields
 from spacy_qlora.engine.files import new_folder
-from spacy_qlora.engine.lora import LINEARS
+from spacy_qlora.engine.info import INFO, NF4, BaseInfo
+from spacy_qlora.engine.settings import LINEARS
 from spacy_qlora.errors import InputError
 
 # Written beside the shape, so that transformers' own from_pretrained reads a base too.
@@ -77,7 +78,7 @@ def save_base(
         "torch_dtype": "bfloat16",
         "quantization_config": QUANTIZATION_CONFIG,
     }
-    with new_folder(out, is_ours=lambda path: (path / "base.json").exists()) as folder:
+    with new_folder(out, is_ours=lambda path: (path / INFO).exists()) as folder:
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         (folder / WEIGHTS).chmod(0o644)  # safetensors gives it to its owner alone
         tokenizer.save(str(folder / TOKENIZER))

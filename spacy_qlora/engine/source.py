@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from spacy_qlora.engine import embedded
-from spacy_qlora.engine.base import INFO, TOKENIZER, BaseInfo
+from spacy_qlora.engine.base import TOKENIZER
+from spacy_qlora.engine.info import INFO, BaseInfo
 from spacy_qlora.engine.quantize import save_base
 from spacy_qlora.errors import InputError
 
@@ -85,21 +86,29 @@ def read_shards(folder: Path) -> Iterator[tuple[str, Tensor]]:
             raise InputError("Q214", path=shard) from error
 
 
-def find_base(setting: str, carried: Path | None = None, revision: str | None = None) -> Path:
+def find_base(setting: str, carried: Path | None, trained_on: BaseInfo | None) -> Path:
     """The folder of the base that a pipeline runs on.
 
-    setting: What the config says, a folder, a name or a hub id; SPACY_QLORA_BASE in the environment stands in for it.
-    carried: The base/ of the pipeline's own folder, if it has one; used where neither names a folder that exists.
-    Checkpoints that are no base yet are quantised once, into the user's cache.
+    First what SPACY_QLORA_BASE or the setting names, if a base lies there; then the one that the pipeline carries; then
+    the checkpoint that the setting names or that the pipeline was trained on, quantised once into the user's cache.
+
+    carried: The base/ in the pipeline's own folder, if any.  trained_on: What the pipeline says of its base.
+    Raises InputError or RunError where none can be had.
     """
-    wanted = os.environ.get("SPACY_QLORA_BASE") or setting
-    if (Path(wanted) / INFO).exists():
-        return Path(wanted)
-    if carried is not None and carried.exists():
+    explicit = os.environ.get("SPACY_QLORA_BASE")
+    wanted = Path(explicit or setting)
+    if (wanted / INFO).exists():
+        return wanted
+    if explicit:
+        raise InputError("Q201", path=explicit)
+    if carried is not None:
         return carried
-    cached = cache_folder() / f"{wanted.replace('/', '--')}@{revision or 'main'}"
+    name, revision = setting, None
+    if trained_on is not None and not wanted.exists():
+        name, revision = trained_on.id, trained_on.revision or None
+    cached = cache_folder() / f"{name.replace('/', '--')}@{revision or 'main'}"
     if not (cached / INFO).exists():
-        make_base(wanted, cached, revision)
+        make_base(name, cached, revision)
     return cached
 
 

@@ -1,0 +1,29 @@
+"""`python -m spacy qlora train`: the engine's loop on a spaCy config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spacy_qlora.cli.app import command
+
+
+@command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train_cli(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(help="Config file, as for 'spacy train'.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of model-best and model-last.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the output folder stopped.")] = False,
+) -> None:
+    """Train a qlora_ner pipeline.
+
+    Settings of the config are overridden as in 'spacy train': --training.max_epochs 5 --components.qlora_ner.r 8.
+    """
+    from spacy.cli._util import parse_config_overrides
+
+    from spacy_qlora.training.config import load_config
+    from spacy_qlora.training.run import train
+
+    train(config, load_config(config, parse_config_overrides(context.args)), output, resume)

@@ -1,0 +1,76 @@
+"""The state of a run, in one safetensors file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from spacy_qlora.engine.classifier import TokenClassifier
+from spacy_qlora.engine.optimizer import AdapterOptimizer
+from spacy_qlora.errors import InputError
+
+FILE = "checkpoint.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def save_checkpoint(
+    folder: Path,
+    classifier: TokenClassifier,
+    optimizer: AdapterOptimizer,
+    fixed: Mapping[str, object],
+    progress: Mapping[str, object],
+) -> None:
+    """fixed: What the run is made of, to be the same when it goes on.  progress: Where it stands."""
+    tensors: dict[str, Tensor] = {"random": torch.get_rng_state()}
+    if classifier.device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(classifier.device)
+    for name, parameter in classifier.named_trained():
+        tensors[name] = parameter.detach()
+        tensors |= {f"{name}:{key}": optimizer.adamw.state[parameter][key] for key in MOMENTS}
+    metadata = {"fixed": json.dumps(fixed), "progress": json.dumps(progress)}
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{FILE}.part"
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
+    os.replace(temporary, folder / FILE)
+
+
+def load_checkpoint(
+    folder: Path, classifier: TokenClassifier, optimizer: AdapterOptimizer, fixed: Mapping[str, object]
+) -> dict[str, Any]:
+    """Sets weights, moments, schedule and random state. RETURNS: The progress that was saved.
+
+    Raises InputError where there is no checkpoint, it is damaged, or `fixed` differs.
+    """
+    path = folder / FILE
+    if not path.exists():
+        raise InputError("Q403", path=path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+        saved, progress = json.loads(metadata["fixed"]), json.loads(metadata["progress"])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InputError("Q404", path=path) from error
+    now = json.loads(json.dumps(fixed))
+    if changed := [key for key in now if now[key] != saved.get(key)]:
+        raise InputError("Q405", path=path, changed=", ".join(changed))
+    with torch.no_grad():
+        for name, parameter in classifier.named_trained():
+            parameter.copy_(tensors[name])
+            # AdamW keeps its step counts on the CPU, whatever the device.
+            optimizer.adamw.state[parameter] = {
+                key: tensors[f"{name}:{key}"].to("cpu" if key == "step" else parameter.device) for key in MOMENTS
+            }
+    torch.set_rng_state(tensors["random"])
+    if "random.cuda" in tensors and classifier.device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], classifier.device)
+    optimizer.schedule.step(progress["step"])
+    return progress

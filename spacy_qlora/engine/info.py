@@ -1,0 +1,38 @@
+"""What a base is, in a few words."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spacy_qlora.errors import InputError
+
+INFO = "base.json"
+NF4: dict[str, Any] = {"type": "nf4", "double": True, "block": 64}
+
+
+@dataclass(frozen=True)
+class BaseInfo:
+    """What a base is: written as base.json, and kept by each pipeline that was trained on it.
+
+    id: Hub id, name or folder name that it was made from.  revision: Commit or release of that source, "" if unknown.
+    quantisation: How the linears are stored.  fingerprint: SHA-256 over the stored tensors.
+    """
+
+    id: str
+    revision: str = ""
+    quantisation: dict[str, Any] = field(default_factory=lambda: dict(NF4))
+    fingerprint: str = ""
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> BaseInfo:
+        """Raises InputError where `folder` is no base."""
+        try:
+            return cls(**json.loads((folder / INFO).read_text(encoding="utf8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError("Q201", path=folder) from error
+
+    def to_folder(self, folder: Path) -> None:
+        (folder / INFO).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf8")

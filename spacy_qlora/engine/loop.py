@@ -1,0 +1,187 @@
+"""The training loop: epochs of token-budget batches, an evaluation each epoch, the best kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from spacy_qlora.engine.batching import by_budget, shuffled
+from spacy_qlora.engine.checkpoint import load_checkpoint, save_checkpoint
+from spacy_qlora.engine.classifier import TokenClassifier
+from spacy_qlora.engine.optimizer import AdapterOptimizer
+from spacy_qlora.engine.settings import LoopSettings, OptimizerSettings
+from spacy_qlora.engine.window import Window
+from spacy_qlora.errors import RunError
+
+Step = list[list[int]]  # the windows' numbers, by micro-batch
+
+
+@dataclass
+class Progress:
+    """Where a run stands.  epoch, step: Finished ones; `step` counts from the start of the run, `position` within the epoch.
+    score, best: Of the last and the best evaluation, -1 before the first.  best_step: When that was.
+    loss: Mean cross-entropy of a word since the last evaluation, in nats.  pieces: Trained so far.  seconds: Spent so far.
+    """
+
+    epoch: int = 0
+    position: int = 0
+    step: int = 0
+    score: float = -1.0
+    best: float = -1.0
+    best_step: int = 0
+    loss: float = 0.0
+    words: int = 0
+    pieces: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls.  evaluate: Gives the dev score.
+    on_evaluation: After each evaluation; its second argument says whether it is the best so far.  on_step: After each step.
+    """
+
+    evaluate: Callable[[], float]
+    on_evaluation: Callable[[Progress, bool], None] = lambda progress, best: None
+    on_step: Callable[[Progress], None] = lambda progress: None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When to evaluate and to stop.  max_epochs, max_steps: 0 for no limit.
+    eval_frequency: Evaluate after so many steps too, besides the end of each epoch; 0 for epochs alone.
+    patience: Stop when so many steps brought nothing better; 0 for never.
+    seed: Of the order of batches and of the dropout.
+    """
+
+    max_epochs: int = 0
+    max_steps: int = 0
+    eval_frequency: int = 0
+    patience: int = 0
+    seed: int = 0
+
+
+@dataclass
+class Loop:
+    """One run over `windows`. Call `run`.
+
+    checkpoints (Path): Folder of the state to resume from, written at each evaluation.
+    """
+
+    classifier: TokenClassifier
+    windows: Sequence[Window]
+    settings: LoopSettings
+    optimizer_settings: OptimizerSettings
+    schedule: Schedule
+    checkpoints: Path
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self.total_steps = self._total_steps()
+        self.optimizer = AdapterOptimizer(self.classifier, self.optimizer_settings, self.total_steps)
+        self.classifier.checkpointing = self.settings.checkpointing
+        torch.manual_seed(self.schedule.seed)
+
+    def resume(self) -> None:
+        """Goes on where the last checkpoint was written. Raises InputError where there is none, or it is another run's."""
+        state = load_checkpoint(self.checkpoints, self.classifier, self.optimizer, self._fixed())
+        self.progress = Progress(**state)
+
+    def run(self, hooks: Hooks) -> Progress:
+        """Trains to the end of the schedule. Raises RunError where the loss is no number any more; what was best is kept."""
+        progress = self.progress
+        start = time.perf_counter() - progress.seconds
+        for step in self._steps():
+            self._train(step)
+            progress.seconds = time.perf_counter() - start
+            hooks.on_step(progress)
+            if self._is_due():
+                self._evaluate(hooks)
+                progress.seconds = time.perf_counter() - start
+                if self._is_over():
+                    break
+        return progress
+
+    def _steps(self) -> Iterator[Step]:
+        progress = self.progress
+        while not self._is_over():
+            steps = self._plan(progress.epoch)
+            while progress.position < len(steps):
+                step = steps[progress.position]
+                progress.position += 1
+                progress.step += 1
+                if last := progress.position == len(steps):
+                    progress.epoch += 1
+                    progress.position = 0
+                yield step
+                if last:
+                    break
+
+    def _plan(self, epoch: int) -> list[Step]:
+        """The steps of one epoch, the same for the same seed."""
+        generator = torch.Generator().manual_seed(self.schedule.seed * 1_000_003 + epoch)
+        lengths = [len(window) for window in self.windows]
+        settings = self.settings
+        if not settings.batch_size:
+            batches = shuffled(lengths, settings.batch_pieces, generator)
+            return [batches[i : i + settings.accumulate] for i in range(0, len(batches), settings.accumulate)]
+        order = torch.randperm(len(lengths), generator=generator).tolist()
+        groups = (order[i : i + settings.batch_size] for i in range(0, len(order), settings.batch_size))
+        return [list(by_budget(lengths, settings.batch_pieces, sorted(group, key=lambda i: lengths[i]))) for group in groups]
+
+    def _total_steps(self) -> int:
+        """Steps of the whole run, 0 if it has no end."""
+        limit = self.schedule.max_steps or math.inf
+        if self.schedule.max_epochs:
+            limit = min(limit, sum(len(self._plan(epoch)) for epoch in range(self.schedule.max_epochs)))
+        return 0 if math.isinf(limit) else int(limit)
+
+    def _train(self, step: Step) -> None:
+        loss, words = 0.0, 0
+        for batch in step:
+            part, counted = self.classifier.accumulate([self.windows[i] for i in batch], self.settings.batch_pieces)
+            loss, words = loss + part, words + counted
+        norm = self.optimizer.step(words)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise RunError("Q402", step=self.progress.step, best=self.progress.best_step)
+        progress = self.progress
+        progress.loss = (progress.loss * progress.words + loss) / (progress.words + words)
+        progress.words += words
+        progress.pieces += sum(len(self.windows[i]) for batch in step for i in batch)
+
+    def _is_due(self) -> bool:
+        every, progress = self.schedule.eval_frequency, self.progress
+        return progress.position == 0 or progress.step == self.total_steps or bool(every and progress.step % every == 0)
+
+    def _is_over(self) -> bool:
+        progress, patience = self.progress, self.schedule.patience
+        stale = patience and progress.step - progress.best_step >= patience and progress.best >= 0
+        return bool((self.total_steps and progress.step >= self.total_steps) or stale)
+
+    def _evaluate(self, hooks: Hooks) -> None:
+        progress = self.progress
+        progress.score = hooks.evaluate()
+        is_best = progress.score > progress.best
+        if is_best:
+            progress.best, progress.best_step = progress.score, progress.step
+        hooks.on_evaluation(progress, is_best)
+        progress.loss, progress.words = 0.0, 0
+        save_checkpoint(self.checkpoints, self.classifier, self.optimizer, self._fixed(), asdict(progress))
+
+    def _fixed(self) -> dict[str, object]:
+        """What must not change between a run and its resumption."""
+        classifier = self.classifier
+        return {
+            "base": classifier.base.info.fingerprint,
+            "classifier": asdict(classifier.settings),
+            "loop": asdict(self.settings),
+            "optimizer": asdict(self.optimizer_settings),
+            "seed": self.schedule.seed,
+            "pieces": sum(len(window) for window in self.windows),
+            "total_steps": self.total_steps,
+        }

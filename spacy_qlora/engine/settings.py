@@ -1,0 +1,101 @@
+"""The engine's settings, checked when they are made. Imports nothing heavy, so that a pipeline loads fast."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from spacy_qlora.errors import InputError
+
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+DECAYS = ("cosine", "linear", "constant")
+
+
+def require(allowed: bool, name: str, value: object, rule: str) -> None:
+    """Raises InputError where a setting is not allowed; `rule` says what it has to be."""
+    if not allowed:
+        raise InputError("Q210", name=name, value=value, rule=rule)
+
+
+@dataclass(frozen=True)
+class LoRASettings:
+    """r: Rank.  alpha: The product is scaled by alpha / r.  dropout: Probability, on the adapter's input.
+    target_modules: The linears of each layer that are adapted.
+    """
+
+    r: int = 16
+    alpha: float = 32
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = LINEARS
+
+    def __post_init__(self) -> None:
+        require(self.r >= 1, "r", self.r, "at least 1")
+        require(self.alpha > 0, "alpha", self.alpha, "above 0")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+        known = bool(self.target_modules) and set(self.target_modules) <= set(LINEARS)
+        require(known, "target_modules", list(self.target_modules), f"some of {list(LINEARS)}")
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """lora: The adapter.  layers: How many layers of the base to keep, from the bottom; all if None.
+    bidirectional_from: The first layer with unmasked attention; None leaves every layer causal.
+    """
+
+    lora: LoRASettings = field(default_factory=LoRASettings)
+    layers: int | None = None
+    bidirectional_from: int | None = 0
+
+    def __post_init__(self) -> None:
+        require(self.layers is None or self.layers >= 1, "layers", self.layers, "empty or at least 1")
+        first = self.bidirectional_from
+        require(first is None or first >= 0, "bidirectional_from", first, "empty or at least 0")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """adapter_lr, head_lr: Highest learning rates.  weight_decay: Decoupled.  warmup: Share of all steps.
+    decay: "cosine" or "linear" down to 0 at the last step, or "constant".
+    grad_clip: Highest norm of all gradients together, 0 for none.
+    """
+
+    adapter_lr: float = 4e-4
+    head_lr: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    decay: str = "cosine"
+    grad_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("adapter_lr", "head_lr", "weight_decay", "grad_clip"):
+            value = getattr(self, name)
+            require(math.isfinite(value) and value >= 0, name, value, "at least 0")
+        require(0 <= self.warmup <= 1, "warmup", self.warmup, "a share between 0 and 1")
+        require(self.decay in DECAYS, "decay", self.decay, f"one of {list(DECAYS)}")
+
+    def factor(self, step: int, total: int) -> float:
+        """What the learning rates are multiplied by at `step` of `total`; without a total there is no decay."""
+        warmup = max(1, round(self.warmup * total))
+        if step < warmup:
+            return (step + 1) / warmup
+        if not total or self.decay == "constant":
+            return 1.0
+        rest = min(1.0, (step - warmup) / max(1, total - warmup))
+        return 1 - rest if self.decay == "linear" else (1 + math.cos(math.pi * rest)) / 2
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """batch_size: Texts a step; 0 fills each step with `batch_pieces` x `accumulate` instead.
+    batch_pieces: Most pieces a micro-batch, padding counted.  accumulate: Micro-batches a step, where batch_size is 0.
+    checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
+    """
+
+    batch_size: int = 0
+    batch_pieces: int = 1536
+    accumulate: int = 1
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 0), ("batch_pieces", 1), ("accumulate", 1)):
+            require(getattr(self, name) >= least, name, getattr(self, name), f"at least {least}")

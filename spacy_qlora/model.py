@@ -1,0 +1,145 @@
+"""What a component holds: labels, trained weights and, once opened, the classifier on its base."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from spacy.tokens import Doc
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from spacy_qlora.engine.info import BaseInfo
+from spacy_qlora.engine.window import Window
+from spacy_qlora.errors import InputError, RunError
+from spacy_qlora.settings import NERSettings
+from spacy_qlora.text.alignment import doc_windows, encode_docs
+from spacy_qlora.text.bio import BIO
+
+if TYPE_CHECKING:
+    from spacy_qlora.engine.classifier import TokenClassifier
+
+Tensors = Mapping[str, Tensor]
+
+
+class NERModel:
+    """Docs in, tags out. Opens the base when it is first needed.
+
+    name (str): The component's, for errors.  labels (Tuple[str]): None yet before training.
+    seed (int): Of the first weights.
+    trained (Optional[Tuple[Tensors, Tensors]]): Adapter and head as saved; fresh ones if None.
+    trained_on (Optional[BaseInfo]): The only base that `trained` fits.
+    carried (Optional[Path]): The base in the pipeline's own folder.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: NERSettings,
+        labels: tuple[str, ...] = (),
+        seed: int = 0,
+        trained: tuple[Tensors, Tensors] | None = None,
+        trained_on: BaseInfo | None = None,
+        tokenizer: Tokenizer | None = None,
+        carried: Path | None = None,
+    ) -> None:
+        self.name, self.settings, self.labels, self.seed = name, settings, labels, seed
+        self.bio = BIO(labels)
+        self.trained_on, self.tokenizer, self.carried = trained_on, tokenizer, carried
+        self._trained = trained
+        self._classifier: TokenClassifier | None = None
+
+    @property
+    def trained(self) -> tuple[Tensors, Tensors] | None:
+        """Adapter and head as they are now; None where nothing is trained yet."""
+        return self._trained if self._classifier is None else self._classifier.trained()
+
+    @property
+    def classifier(self) -> TokenClassifier:
+        """Opens the base if need be. Raises RunError without labels, or on a base that the weights were not trained on."""
+        if multiprocessing.parent_process() is not None:
+            torch.set_num_threads(1)  # a forked worker would wait for its parent's threads for ever
+        if self._classifier is None:
+            self._classifier = self._open()
+            self._trained = None
+        return self._classifier
+
+    def _open(self) -> TokenClassifier:
+        from spacy_qlora.engine.base import load_base
+        from spacy_qlora.engine.classifier import TokenClassifier
+
+        if not self.labels:
+            raise RunError("Q304", name=self.name)
+        folder = self.base_folder()
+        base = load_base(folder, find_device(self.settings.device), getattr(torch, self.settings.compute_dtype))
+        expected = self.trained_on
+        if expected is not None and expected.fingerprint != base.info.fingerprint:
+            one, other = (f"{info.id} ({info.fingerprint[:12]})" for info in (expected, base.info))
+            raise RunError("Q301", name=self.name, expected=one, found=other, path=folder)
+        self.trained_on, self.tokenizer = base.info, self.tokenizer or base.tokenizer
+        classifier = TokenClassifier(base, len(self.bio.tags), self.settings.classifier, self.seed)
+        if self._trained is not None:
+            classifier.load_trained(*self._trained)
+        return classifier
+
+    def base_folder(self) -> Path:
+        """Where the base lies. Raises InputError or RunError where it cannot be had."""
+        from spacy_qlora.engine.source import find_base
+
+        return find_base(self.settings.base, self.carried, self.trained_on)
+
+    def windows(self, docs: Sequence[Doc], tags: Sequence[NDArray[np.int64]] | None = None) -> list[Window]:
+        """The windows of all docs, one after another.
+
+        tags: [tokens] of each doc, for training; docs without a known tag give no window.
+        """
+        per_doc = self._windows(docs, tags)
+        return [window for windows in per_doc for window in windows if tags is None or (window.tags >= 0).any()]  # type: ignore[operator]
+
+    def _windows(self, docs: Sequence[Doc], tags: Sequence[NDArray[np.int64]] | None = None) -> list[list[Window]]:
+        classifier, tokenizer = self.classifier, self.tokenizer
+        assert tokenizer is not None  # set when the classifier is opened
+        causal = classifier.settings.bidirectional_from is None
+        size = self.settings.max_pieces
+        gold = [None] * len(docs) if tags is None else tags
+        return [
+            doc_windows(doc, encoding, size, causal, known)
+            for doc, encoding, known in zip(docs, encode_docs(tokenizer, docs), gold, strict=True)
+        ]
+
+    def predict(self, docs: Sequence[Doc]) -> list[NDArray[np.int64]]:
+        """RETURNS: For each doc, [tokens] tag numbers that BIO allows."""
+        if not self.labels:
+            raise RunError("Q304", name=self.name)
+        per_doc = self._windows(docs)
+        rows = iter(self.classifier.predict([window for windows in per_doc for window in windows], self.settings.batch_pieces))
+        found = []
+        for doc, windows in zip(docs, per_doc, strict=True):
+            scores = np.zeros((len(doc), len(self.bio.tags)), dtype=np.float32)  # a blank token fits any tag
+            for window in windows:
+                scores[window.words] = next(rows)
+            found.append(self.bio.decode(scores))
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_classifier": None, "_trained": self.trained}
+
+
+def find_device(setting: str) -> torch.device:
+    """setting: "auto" takes a CUDA device where there is one. Raises InputError where it cannot be had."""
+    if setting == "auto":
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(setting)
+    except RuntimeError as error:
+        raise InputError("Q306", name="device", value=setting, reason="no such device") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError("Q306", name="device", value=setting, reason="not supported")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("Q306", name="device", value=setting, reason="no CUDA device on this machine")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device

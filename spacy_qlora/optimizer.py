@@ -1,0 +1,68 @@
+"""The optimizer for `[training.optimizer]`, in both training loops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from spacy.util import registry
+from thinc.api import Optimizer
+
+from spacy_qlora.engine.settings import OptimizerSettings
+
+if TYPE_CHECKING:
+    from spacy_qlora.engine.classifier import TokenClassifier
+
+
+class AdamW(Optimizer):
+    """Settings of the adapter's own optimizer. Other components of the pipeline get thinc's Adam with decoupled decay.
+
+    settings (OptimizerSettings): For `qlora_ner`.
+    total_steps (int): Of the run, for warmup and decay; 0 if not known.
+    """
+
+    def __init__(self, settings: OptimizerSettings, total_steps: int, learn_rate: float) -> None:
+        super().__init__(
+            learn_rate, L2=settings.weight_decay, grad_clip=settings.grad_clip, L2_is_weight_decay=True
+        )
+        self.settings, self.total_steps = settings, total_steps
+
+
+@registry.optimizers("spacy-qlora.AdamW.v1")
+def make_adamw(
+    adapter_lr: float = 4e-4,
+    head_lr: float = 2e-3,
+    weight_decay: float = 0.01,
+    warmup: float = 0.05,
+    decay: str = "cosine",
+    grad_clip: float = 1.0,
+    total_steps: int = 0,
+    learn_rate: float = 1e-3,
+) -> AdamW:
+    """adapter_lr (float): Highest learning rate of the adapter.
+    head_lr (float): Highest learning rate of the head.
+    weight_decay (float): Decoupled weight decay.
+    warmup (float): Share of all steps in which the rates rise.
+    decay (str): "cosine" or "linear" down to 0 at the last step, or "constant".
+    grad_clip (float): Highest norm of all gradients together; 0 for none.
+    total_steps (int): Steps of the run under `spacy train`, which does not tell; without it there is no decay there.
+        `spacy qlora train` counts its steps itself.
+    learn_rate (float): Of other components in the pipeline, under `spacy train`.
+    RETURNS (AdamW): The optimizer.
+    """
+    settings = OptimizerSettings(adapter_lr, head_lr, weight_decay, warmup, decay, grad_clip)
+    return AdamW(settings, total_steps, learn_rate)
+
+
+@torch.no_grad()
+def apply_thinc(sgd: Optimizer, name: str, classifier: TokenClassifier, words: int) -> None:
+    """One step of any thinc optimizer on the adapter and the head, through NumPy, and the gradients cleared.
+
+    name: The component's, for the optimizer's keys.  words: Over how many words the losses were summed.
+    """
+    for key, parameter in classifier.named_trained():
+        if parameter.grad is not None:
+            gradient = (parameter.grad / words).cpu().numpy()
+            new, _ = sgd((name, key), parameter.cpu().numpy(), gradient)
+            parameter.copy_(torch.from_numpy(new))
+            parameter.grad = None

@@ -1,0 +1,100 @@
+"""A component on disk and in bytes: safetensors and JSON only."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import srsly
+from safetensors.torch import load, load_file, save, save_file
+from tokenizers import Tokenizer
+
+from spacy_qlora.engine.info import INFO, BaseInfo
+from spacy_qlora.engine.settings import ClassifierSettings, LoRASettings
+from spacy_qlora.errors import InputError, QLoRAError
+from spacy_qlora.model import NERModel
+
+CFG, TOKENIZER, HEAD, ADAPTER, BASE = "cfg", "tokenizer.json", "head.safetensors", "adapter", "base"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+def to_disk(model: NERModel, folder: Path, exclude: Iterable[str] = ()) -> None:
+    """Writes what the model has: cfg always, the rest once it is trained, base/ if the settings ask for it."""
+    from spacy_qlora.engine.lora import save_adapter
+
+    folder.mkdir(parents=True, exist_ok=True)
+    exclude = set(exclude)
+    if CFG not in exclude:
+        srsly.write_json(folder / CFG, config(model))
+    if model.trained is not None and model.trained_on is not None and model.tokenizer is not None:
+        adapter, head = model.trained
+        save_adapter(folder / ADAPTER, model.settings.classifier.lora, adapter, model.trained_on.id)
+        save_file(head, folder / HEAD, metadata={"format": "pt"})
+        model.tokenizer.save(str(folder / TOKENIZER))
+        srsly.write_json(folder / INFO, asdict(model.trained_on))
+        if model.settings.carry_base and BASE not in exclude and (source := model.base_folder()) != folder / BASE:
+            shutil.copytree(source, folder / BASE, dirs_exist_ok=True)
+
+
+def from_disk(model: NERModel, folder: Path) -> NERModel:
+    """A model with what `to_disk` wrote. Raises InputError where a part is missing, cut or wrong."""
+    try:
+        fields, parts = srsly.read_json(folder / CFG), {}
+        if (folder / HEAD).exists() or (folder / ADAPTER).exists():
+            parts = {
+                "trained": (load_file(folder / ADAPTER / ADAPTER_WEIGHTS), load_file(folder / HEAD)),
+                "tokenizer": Tokenizer.from_file(str(folder / TOKENIZER)),
+                "trained_on": srsly.read_json(folder / INFO),
+                "carried": folder / BASE if (folder / BASE / INFO).exists() else None,
+            }
+        return _restore(model, fields, **parts)
+    except QLoRAError:
+        raise
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise InputError("Q305", path=folder) from error
+
+
+def to_bytes(model: NERModel) -> bytes:
+    """RETURNS: All but the base."""
+    message: dict[str, Any] = {CFG: config(model)}
+    if model.trained is not None and model.trained_on is not None and model.tokenizer is not None:
+        adapter, head = model.trained
+        message[ADAPTER], message[HEAD] = save(dict(adapter)), save(dict(head))
+        message[TOKENIZER], message[INFO] = model.tokenizer.to_str(), asdict(model.trained_on)
+    return srsly.msgpack_dumps(message)
+
+
+def from_bytes(model: NERModel, data: bytes) -> NERModel:
+    """data: What `to_bytes` gave. Raises InputError where it is not."""
+    try:
+        message, parts = srsly.msgpack_loads(data), {}
+        if HEAD in message:
+            parts = {
+                "trained": (load(message[ADAPTER]), load(message[HEAD])),
+                "tokenizer": Tokenizer.from_str(message[TOKENIZER]),
+                "trained_on": message[INFO],
+                "carried": model.carried,
+            }
+        return _restore(model, message[CFG], **parts)
+    except QLoRAError:
+        raise
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise InputError("Q305", path=model.name) from error
+
+
+def config(model: NERModel) -> dict[str, Any]:
+    """What the trained weights depend on; the other settings stay with the pipeline's config, where they can be changed."""
+    return {"labels": list(model.labels), "seed": model.seed, "classifier": asdict(model.settings.classifier)}
+
+
+def _restore(model: NERModel, fields: dict[str, Any], **parts: Any) -> NERModel:
+    shape = dict(fields["classifier"])
+    lora = {**shape.pop("lora")}
+    lora["target_modules"] = tuple(lora["target_modules"])
+    settings = replace(model.settings, classifier=ClassifierSettings(lora=LoRASettings(**lora), **shape))
+    if "trained_on" in parts:
+        parts["trained_on"] = BaseInfo(**parts["trained_on"])
+    return NERModel(model.name, settings, tuple(fields["labels"]), fields["seed"], **parts)

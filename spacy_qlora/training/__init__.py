@@ -1,0 +1,1 @@
+"""From a spaCy config to a trained pipeline, by the engine's own loop."""

@@ -1,0 +1,89 @@
+"""What `spacy qlora train` reads of a spaCy config."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from confection import ConfigValidationError
+from pydantic import TypeAdapter, ValidationError
+from spacy import util
+from spacy.language import Language
+from spacy.schemas import ConfigSchemaTraining
+from spacy.training import Example
+from spacy.util import registry
+from thinc.api import Config
+
+from spacy_qlora.engine.loop import Schedule
+from spacy_qlora.engine.settings import LoopSettings
+from spacy_qlora.errors import InputError
+from spacy_qlora.optimizer import AdamW
+
+Corpus = Callable[[Language], Iterable[Example]]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """training: The resolved [training] block.  loop: From [qlora].  schedule: When to evaluate and to stop.
+    train, dev: The corpora.
+    """
+
+    training: dict[str, Any]
+    loop: LoopSettings
+    schedule: Schedule
+    train: Corpus
+    dev: Corpus
+
+
+def load_config(path: Path, overrides: dict[str, Any]) -> Config:
+    """Raises InputError where the file is missing or no config, or an override names nothing."""
+    try:
+        return util.load_config(path, overrides=overrides, interpolate=False)
+    except OSError as error:
+        raise InputError("Q001", path=path, kind="config file") from error
+    except Exception as error:  # configparser, confection and srsly each raise their own
+        raise InputError("Q401", path=path, problem=problem(error)) from error
+
+
+def resolve(path: Path, nlp: Language) -> TrainingConfig:
+    """path: Of the config, for errors.  nlp: Made from it. Raises InputError where a setting is wrong."""
+    config = nlp.config.interpolate()
+    loop = read_loop_settings(path, config.get("qlora", {}))
+    try:
+        training = registry.resolve(config["training"], schema=ConfigSchemaTraining)
+    except ConfigValidationError as error:
+        raise InputError("Q401", path=path, problem=problem(error)) from error
+    if not isinstance(training["optimizer"], AdamW):
+        raise InputError("Q406", path=path)
+    names = ("max_epochs", "max_steps", "eval_frequency", "patience")
+    limits = {name: max(0, training[name]) for name in names}
+    if not (limits["max_epochs"] or limits["max_steps"] or limits["patience"]):
+        raise InputError("Q407", path=path)
+    train, dev = util.resolve_dot_names(config, [training["train_corpus"], training["dev_corpus"]])
+    return TrainingConfig(training, loop, Schedule(**limits, seed=training["seed"] or 0), train, dev)
+
+
+def read_loop_settings(path: Path, section: dict[str, Any]) -> LoopSettings:
+    """The [qlora] section. Raises InputError where a key is unknown or a value has the wrong type."""
+    known = {field.name for field in dataclasses.fields(LoopSettings)}
+    if unknown := section.keys() - known:
+        problem = f"unknown key {min(unknown)} in [qlora], which knows {', '.join(sorted(known))}"
+        raise InputError("Q401", path=path, problem=problem)
+    try:
+        return TypeAdapter(LoopSettings).validate_python(section)
+    except ValidationError as error:
+        raise InputError("Q401", path=path, problem=problem(error)) from error
+
+
+def problem(error: Exception) -> str:
+    """What is wrong, without the values: by setting and rule where the error tells."""
+    details = getattr(error, "errors", None)
+    details = details() if callable(details) else details
+    if details:
+        first = details[0]
+        where = ".".join(str(part) for part in first.get("loc", ()))
+        return f"{where}: {first.get('msg', type(error).__name__)}"
+    return str(error) or type(error).__name__

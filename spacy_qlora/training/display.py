@@ -1,0 +1,67 @@
+"""What a run shows: what is trained, and a bar with loss, score, speed and memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from types import TracebackType
+
+import torch
+from tqdm import tqdm
+
+from spacy_qlora.component import QLoRANER
+from spacy_qlora.engine.loop import Loop, Progress
+
+
+def describe(ner: QLoRANER, loop: Loop) -> str:
+    """Lines for the start of a run: the base, the data and the share of the parameters that is trained."""
+    trained, total = loop.classifier.count()
+    base = loop.classifier.base
+    pieces = sum(len(window) for window in loop.windows)
+    return (
+        f"Base      {base.info.id} ({base.info.fingerprint[:12]}), NF4, {ner.settings.compute_dtype} on {loop.classifier.device}\n"
+        f"Labels    {', '.join(ner.labels)}\n"
+        f"Trained   {trained:,} of {total:,} parameters, {trained / total:.2%}\n"
+        f"Corpus    {len(loop.windows):,} windows, {pieces:,} pieces; {loop.total_steps or 'no limit of'} steps"
+    )
+
+
+class Bar:
+    """A progress bar over the steps of a loop; a context manager."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._device = loop.classifier.device
+        self._bar = tqdm(
+            total=loop.total_steps or None,
+            initial=loop.progress.step,
+            desc="Training",
+            unit=" steps",
+            mininterval=0.5 if sys.stderr.isatty() else 10,
+            dynamic_ncols=True,
+        )
+        self._last = (time.perf_counter(), loop.progress.pieces)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
+
+    def on_step(self, progress: Progress) -> None:
+        now, pieces = self._last
+        elapsed = time.perf_counter() - now
+        shown = {"loss": f"{progress.loss:.4f}", "pieces/s": f"{(progress.pieces - pieces) / elapsed:.0f}"}
+        if progress.best >= 0:
+            shown["best F1"] = f"{progress.best:.4f}"
+        shown["memory"] = f"{peak_memory(self._device) / 2**20:,.0f} MiB"
+        self._last = (time.perf_counter(), progress.pieces)
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Highest use so far, in bytes: allocated on a CUDA device, or resident in the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,106 @@
+"""One training run: a config in, model-best and model-last out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from spacy.language import Language
+from spacy.training import Corpus  # noqa: F401, registers the corpus readers
+from spacy.training.initialize import init_nlp
+from spacy.training.loop import create_before_to_disk_callback, create_evaluation_callback, update_meta
+from thinc.api import Config
+from tqdm import tqdm
+
+from spacy_qlora.component import QLoRANER
+from spacy_qlora.engine.loop import Hooks, Loop, Progress
+from spacy_qlora.errors import InputError, QLoRAError
+from spacy_qlora.training.config import TrainingConfig, problem, resolve
+from spacy_qlora.training.display import Bar, describe
+from spacy_qlora.training.save import save_pipeline
+
+BEST, LAST, STATE = "model-best", "model-last", "checkpoint"
+
+
+def train(path: Path, config: Config, output: Path, resume: bool = False) -> Progress:
+    """Trains the pipeline of a config with the engine's loop.
+
+    path: Of the config, for errors.  output: Folder of model-best, model-last and the checkpoint.
+    resume: Go on where the run in `output` stopped.
+    RETURNS: Where the run ended. Raises InputError or RunError where it cannot be started or finished.
+    """
+    nlp = make_pipeline(path, config)
+    ner = only_component(path, nlp)
+    run = resolve(path, nlp)
+    windows = ner.training_windows(run.train(nlp))
+    if not windows:
+        raise InputError("Q409", path=path, split="train")
+    dev = list(run.dev(nlp))
+    if not dev:
+        raise InputError("Q409", path=path, split="dev")
+    optimizer = run.training["optimizer"].settings
+    loop = Loop(ner.model.classifier, windows, run.loop, optimizer, run.schedule, output / STATE)
+    if resume:
+        loop.resume()
+    print(describe(ner, loop))
+    log_step, finalize = run.training["logger"](nlp, sys.stdout, sys.stderr)
+    with Bar(loop) as bar:
+        progress = loop.run(Hooks(*make_hooks(nlp, ner, run, output, log_step), on_step=bar.on_step))
+    finalize()
+    return progress
+
+
+def make_pipeline(path: Path, config: Config) -> Language:
+    """The initialised pipeline. Raises InputError where the config or its corpora are wrong."""
+    try:
+        return init_nlp(config)
+    except QLoRAError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError("Q411", path=error.filename or path, reason="no such file") from error
+    except Exception as error:  # spaCy raises many kinds
+        raise InputError("Q401", path=path, problem=problem(error)) from error
+
+
+def only_component(path: Path, nlp: Language) -> QLoRANER:
+    """The one component that this loop trains; others are left as they are, so they must need no training."""
+    found = [pipe for _, pipe in nlp.pipeline if isinstance(pipe, QLoRANER)]
+    if len(found) != 1:
+        raise InputError("Q408", path=path, count=len(found))
+    return found[0]
+
+
+def make_hooks(
+    nlp: Language, ner: QLoRANER, run: TrainingConfig, output: Path, log_step: Callable[[dict[str, Any]], None]
+) -> tuple[Callable[[], float], Callable[[Progress, bool], None]]:
+    """What happens beside the steps: scores by spaCy's evaluation, rows in its logger, pipelines on disk."""
+    weighted = create_evaluation_callback(nlp, run.dev, run.training["score_weights"])
+    before_to_disk = create_before_to_disk_callback(run.training["before_to_disk"])
+    scores: dict[str, Any] = {}
+
+    def evaluate() -> float:
+        score, found = weighted()
+        scores.clear()
+        scores.update(found)
+        return score
+
+    def on_evaluation(progress: Progress, best: bool) -> None:
+        info = {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "score": progress.score,
+            "other_scores": dict(scores),
+            "losses": {ner.name: progress.loss},
+            "checkpoints": [],
+            "seconds": int(progress.seconds),
+            "words": progress.words,
+        }
+        update_meta(run.training, nlp, info)
+        for name in (LAST, BEST) if best else (LAST,):
+            save_pipeline(before_to_disk(nlp), output / name)
+        with tqdm.external_write_mode():
+            log_step(info)
+
+    return evaluate, on_evaluation

@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import gzip
+import json
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import spacy
+from click.testing import Result
+from spacy.cli._util import app
+from spacy.tokens import Doc, DocBin
+from typer.testing import CliRunner
+
+import spacy_qlora.cli  # noqa: F401
+from spacy_qlora.corpus.rules import Action, Rule
+
+MARK = "ZQXPATIENT"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["qlora", "convert", *map(str, arguments)], prog_name="spacy")
+
+
+def record(text: str, *tags: str, **more: Any) -> dict[str, Any]:
+    labels = [{"word": word, "entity": tag} for word, tag in zip(text.split(), tags, strict=True)]
+    return {"text": text, "labels": labels, **more}
+
+
+def notes(count: int, start: int = 0) -> list[dict[str, Any]]:
+    return [record(f"Note {i} has fever", "O", "O", "O", "B-Symptom") for i in range(start, start + count)]
+
+
+def write(path: Path, records: list[Any]) -> Path:
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in records), "utf8")
+    return path
+
+
+def read(out: Path, split: str) -> list[Doc]:
+    return list(DocBin().from_disk(out / f"{split}.spacy").get_docs(spacy.blank("en").vocab))
+
+
+def report(out: Path) -> dict[str, Any]:
+    return json.loads((out / "report.json").read_text("utf8"))
+
+
+def names(out: Path) -> list[str]:
+    return sorted(path.name for path in out.iterdir())
+
+
+# What converts
+
+
+def test_one_input_is_split(tmp_path: Path) -> None:
+    grouped = [{**note, "group": f"patient {i // 4}"} for i, note in enumerate(notes(40))]
+    source, out = write(tmp_path / "a.jsonl", grouped), tmp_path / "out"
+    result = run(source, out)
+    assert result.exit_code == 0, result.output
+    assert names(out) == ["dev.spacy", "report.json", "test.spacy", "train.spacy"]
+    docs = {split: read(out, split) for split in ("train", "dev", "test")}
+    assert {split: len(part) for split, part in docs.items()} == {"train": 32, "dev": 4, "test": 4}
+    assert {ent.text for part in docs.values() for doc in part for ent in doc.ents} == {"fever"}
+    groups = [{int(doc[1].text) // 4 for doc in part} for part in docs.values()]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 10
+
+    found = report(out)
+    assert (found["mentions_in"], found["mentions_out"], found["seed"]) == (40, 40, 0)
+    assert found["splits"]["dev"]["labels"] == {"Symptom": 4}
+    assert found["inputs"]["all"]["records_in"] == found["inputs"]["all"]["records_out"] == 40
+    assert "Symptom" in result.output
+    assert "40 of 40 mentions kept" in " ".join(result.output.split())
+
+
+def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", notes(30))
+    for out, seed in [("one", 5), ("two", 5), ("three", 6)]:
+        assert run(source, tmp_path / out, "--seed", seed, "--split", "0.5,0.25,0.25").exit_code == 0
+    one, two, three = ((tmp_path / out / "dev.spacy").read_bytes() for out in ("one", "two", "three"))
+    assert one == two != three
+
+
+def test_split_inputs_are_not_split_again_and_leaks_are_named(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", [*notes(3), notes(1)[0]])
+    dev = write(tmp_path / "dev.jsonl", [*notes(2, start=2), notes(1, start=3)[0]])
+    test = write(tmp_path / "test.jsonl", notes(1, start=9))
+    result = run("--train", train, "--dev", dev, "--test", test, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert [len(read(tmp_path / "out", split)) for split in ("train", "dev", "test")] == [2 + 1, 3, 1]
+    inputs = report(tmp_path / "out")["inputs"]
+    assert inputs["train"]["lost"] == {"duplicate": 1}
+    assert inputs["dev"]["problems"]["leak"] == {"code": "Q128", "action": "kept", "count": 1, "records": [1]}
+    assert inputs["dev"]["problems"]["repeated"]["records"] == [3]
+    assert f"kept: [Q128] {dev}, record 1: " in result.stderr
+    assert run("--train", train, "--test", test, tmp_path / "out", "--strict").exit_code == 1
+
+
+def test_dev_is_taken_from_train_where_none_is_given(tmp_path: Path) -> None:
+    train, out = write(tmp_path / "train.jsonl", notes(20)), tmp_path / "out"
+    assert run(train, out).exit_code == 0
+    assert run("--train", train, out).exit_code == 0
+    assert names(out) == ["dev.spacy", "report.json", "train.spacy"], "an earlier test.spacy would leak into this run"
+    assert (len(read(out, "train")), len(read(out, "dev"))) == (18, 2)
+    assert run("--train", train, out, "--split", "1,0,0").exit_code == 0
+    assert names(out) == ["report.json", "train.spacy"]
+
+
+def test_the_language_tokenizer_keeps_mentions_too(tmp_path: Path) -> None:
+    text = "After PCP)-induced psychosis"
+    words = [("After", "O"), ("PCP", "B-Drug"), (")", "O"), ("-", "O"), ("induced", "O"), ("psychosis", "B-Disease")]
+    labels = [{"word": word, "entity": tag} for word, tag in words]
+    train = write(tmp_path / "a.jsonl", [{"text": text, "labels": labels}])
+    for tokenizer, count in [("fine", 0), ("spacy", 1)]:
+        assert run("--train", train, tmp_path, "--tokenizer", tokenizer, "--split", "1,0,0").exit_code == 0
+        (doc,) = read(tmp_path, "train")
+        assert (doc.text, [ent.text for ent in doc.ents]) == (text, ["PCP", "psychosis"])
+        assert report(tmp_path)["splits"]["train"]["tokens_split"] == count
+
+
+# What does not. Each record holds the mark, which no message may repeat.
+
+BAD = record(f"{MARK} has fever", "O", "O", "B-Symptom")
+FAULTS: dict[Rule, list[Any]] = {
+    Rule.NOT_JSON: [json.dumps(BAD)[:-5]],
+    Rule.MISSING_KEY: [{"text": MARK}],
+    Rule.WRONG_TYPE: [{**BAD, "labels": MARK}],
+    Rule.NOT_UNICODE: [{**BAD, "text": f"{MARK} has fever \ud83d"}],
+    Rule.EMPTY: [{**BAD, "text": " "}],
+    Rule.UNKNOWN_TAG: [record(f"{MARK} has fever", "O", MARK, "B-Symptom")],
+    Rule.EMPTY_LABEL: [record(f"{MARK} has fever", "O", "O", "B-")],
+    Rule.WORDS_NOT_IN_TEXT: [{**BAD, "text": f"fever {MARK} has"}],
+    Rule.AMBIGUOUS_WORDS: [{**BAD, "text": f"{MARK} has fever, high fever"}],
+    Rule.DUPLICATE: [BAD, BAD],
+    Rule.CONFLICT: [BAD, record(f"{MARK} has fever", "O", "O", "O")],
+    Rule.BOM: ["\ufeff" + json.dumps(BAD)],
+    Rule.BLANK_WORD: [{**BAD, "labels": [*BAD["labels"], {"word": " ", "entity": "O"}]}],
+    Rule.BROKEN_BIO: [record(f"{MARK} has fever", "O", "O", "I-Symptom")],
+    Rule.UNCOVERED_TEXT: [{**BAD, "text": f"{MARK} has fever."}],
+    Rule.CONTROL_CHARACTER: [{**BAD, "text": f"{MARK} \x07 has fever"}],
+}
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def assert_fails(result: Result, code: str, lines: int = 1) -> None:
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    shown = [line for line in result.stderr.splitlines() if line and "examples/s" not in line]
+    assert len(shown) == lines, result.stderr
+    assert shown[-1].startswith(f"Error: [{code}] ")
+    assert MARK not in result.output + result.stderr
+    assert "Traceback" not in result.output + result.stderr
+
+
+@pytest.mark.parametrize("rule", FAULTS, ids=lambda rule: rule.name)
+def test_strict_stops_at_a_broken_rule(tmp_path: Path, rule: Rule) -> None:
+    source = write(tmp_path / "a.jsonl", [*notes(4), *FAULTS[rule]])
+    result = run(source, tmp_path / "out", "--strict")
+    assert_fails(result, rule.code)
+    assert f"{source}, record {4 + len(FAULTS[rule])}: " in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("rule", FAULTS, ids=lambda rule: rule.name)
+def test_the_default_goes_on_and_counts(tmp_path: Path, rule: Rule) -> None:
+    source = write(tmp_path / "a.jsonl", [*notes(4), *FAULTS[rule], *notes(4, start=4)])
+    result = run(source, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    number = 4 + len(FAULTS[rule])
+    assert f"{rule.action.value}: [{rule.code}] {source}, record {number}: " in result.stderr
+    assert MARK not in result.output + result.stderr + (tmp_path / "out/report.json").read_text("utf8")
+    found = report(tmp_path / "out")
+    problems = found["inputs"]["all"]["problems"]
+    expected = {"code": rule.code, "action": rule.action.value, "count": 1, "records": [number]}
+    assert problems == {rule.name.lower(): expected}
+    lost = sum(found["inputs"]["all"]["lost"].values())
+    assert found["mentions_in"] - lost == found["mentions_out"] == sum(s["mentions"] for s in found["splits"].values())
+    assert (rule.action is Action.DROPPED) == (found["inputs"]["all"]["records_out"] == number + 3)
+
+
+def test_many_records_that_break_a_rule_are_named_in_few_lines(tmp_path: Path) -> None:
+    result = run(write(tmp_path / "a.jsonl", [*notes(9), *[{"text": MARK}] * 200]), tmp_path / "out")
+    assert len(result.stderr.splitlines()) == 4
+    assert "197 more, see report.json" in result.stderr
+    assert len(report(tmp_path / "out")["inputs"]["all"]["problems"]["missing_key"]["records"]) == 100
+
+
+LINE = json.dumps(BAD)
+COLUMNS = f"{MARK}\tO\nhas\tO\nfever\tB-Symptom\n"
+FILES: dict[str, tuple[str, bytes, str]] = {
+    "empty": ("a.jsonl", b"", "Q100"),
+    "blanks": ("a.txt", b"\n \n", "Q100"),
+    "empty list": ("a.json", b"[]", "Q100"),
+    "not utf-8": ("a.jsonl", LINE.encode() + b"\n\xe9", "Q101"),
+    "utf-16": ("a.json", f"[{LINE}]".encode("utf-16"), "Q101"),
+    "columns in latin-1": ("a.tsv", (COLUMNS + "caf\xe9\tO").encode("latin-1"), "Q101"),
+    "gzip cut short": ("a.jsonl.gz", gzip.compress(LINE.encode())[:-9], "Q102"),
+    "gzip damaged": ("a.jsonl.gz", gzip.compress(LINE.encode())[:-8] + b"\0" * 8, "Q102"),
+    "list cut short": ("a.json", f"[{LINE}, {LINE[:30]}".encode(), "Q103"),
+    "deep list": ("a.json", f'["{MARK}"'.encode() + b"[" * 100_000, "Q103"),
+    "too few": ("a.json", f"[{LINE}]".encode(), "Q108"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "code"), FILES.values(), ids=FILES)
+def test_a_wrong_file(tmp_path: Path, name: str, content: bytes, code: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert_fails(run(tmp_path / name, tmp_path / "out"), code)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rule"),
+    [("a.json", json.dumps([{"text": MARK}]), Rule.MISSING_KEY), ("a.tsv", f"{MARK}\nhas\tO\n", Rule.UNPAIRED)],
+)
+def test_no_record_left(tmp_path: Path, name: str, content: str, rule: Rule) -> None:
+    (tmp_path / name).write_text(content)
+    result = run(tmp_path / name, tmp_path / "out")
+    assert_fails(result, "Q107", lines=2)
+    assert rule.code in result.stderr
+
+
+def saved(path: Path, **columns: Any) -> str:
+    datasets.Dataset.from_dict(columns).save_to_disk(path)
+    return str(path)
+
+
+def two_splits(path: Path) -> str:
+    data = datasets.Dataset.from_dict({"tokens": [[MARK]], "ner_tags": [["O"]]})
+    datasets.DatasetDict({"train": data, "test": data}).save_to_disk(path)
+    return str(path)
+
+
+def broken_files(path: Path) -> str:
+    path.mkdir()
+    (path / "train.json").write_text(f'{{"tokens": ["{MARK}"], "ner_tags": {MARK}')
+    return str(path)
+
+
+SETS: dict[str, tuple[Callable[[Path], str], str]] = {
+    "no tags": (lambda path: saved(path, tokens=[[MARK]]), "Q106"),
+    "numbers without names": (lambda path: saved(path, tokens=[[MARK]], ner_tags=[[0]]), "Q106"),
+    "no split named": (two_splits, "Q105"),
+    "another split named": (lambda path: two_splits(path) + ":dev", "Q105"),
+    "broken files": (broken_files, "Q104"),
+    "no files": (lambda path: path.mkdir() or str(path), "Q104"),
+}
+
+
+@pytest.mark.parametrize(("make", "code"), SETS.values(), ids=SETS)
+def test_a_wrong_dataset(
+    tmp_path: Path,
+    make: Callable[[Path], str],
+    code: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    source = make(tmp_path / "set")
+    capfd.readouterr()
+    assert_fails(run(source, tmp_path / "out"), code)
+    assert MARK not in "".join(capfd.readouterr())
+
+
+def test_no_such_input_or_language(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", notes(9))
+    assert_fails(run(tmp_path / "b.jsonl", tmp_path / "out"), "Q001")
+    assert_fails(run(tmp_path / "b.jsonl", tmp_path / "out", "--format", "json"), "Q003")
+    assert_fails(run(source, tmp_path / "out", "--lang", "klingon"), "Q109")
+
+
+def test_the_output_folder_is_a_file(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", notes(9))
+    assert_fails(run(source, source), "Q003")
+
+
+def test_no_space_left_keeps_what_was_there(tmp_path: Path) -> None:
+    source, out = write(tmp_path / "a.jsonl", notes(200)), tmp_path / "out"
+    assert run(source, out).exit_code == 0
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    (out / "dev.spacy.part").symlink_to("/dev/full")
+    result = run(source, out, "--seed", 1)
+    assert_fails(result, "Q002")
+    assert "dev.spacy.part" in result.stderr
+    with file_size_limit(1000):
+        result = run(source, out, "--seed", 1)
+    assert_fails(result, "Q003")
+    assert "File too large" in result.stderr
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["out"],
+        ["a.jsonl", "b.jsonl", "out"],
+        ["a.jsonl", "out", "--train", "a.jsonl"],
+        ["a.jsonl", "out", "--dev", "a.jsonl"],
+        ["out", "--dev", "a.jsonl"],
+        ["a.jsonl", "out", "--split", "0.8,0.2"],
+        ["a.jsonl", "out", "--split", "0.8,0.1,0.2"],
+        ["a.jsonl", "out", "--split", "0,0.5,0.5"],
+        ["a.jsonl", "out", "--split", "nan,0,0"],
+        ["a.jsonl", "out", "--split", "1.5,-0.5,0"],
+        ["a.jsonl", "out", "--format", "xml"],
+    ],
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
