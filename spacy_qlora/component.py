@@ -41,7 +41,7 @@ class QLoRANER(Pipe):
         self.vocab, self.name, self.scorer = vocab, name, scorer
         self.model = NERModel(name, settings)
         self._words = 0  # over which losses were summed since the last step
-        self._optimizer: "AdapterOptimizer | None" = None
+        self._optimizer: AdapterOptimizer | None = None
 
     @property
     def settings(self) -> NERSettings:
@@ -118,7 +118,7 @@ class QLoRANER(Pipe):
 
         drop (float): Not used; the adapter's dropout is a setting of the component.
         sgd (Any): An optimizer, or None or False to leave the step to `finish_update`.
-        losses (Dict[str, float]): Gets the batch's mean cross-entropy of a word in nats added, under the component's name.
+        losses (Dict[str, float]): Gets the batch's mean cross-entropy of a word added, in nats, by component.
         """
         examples = list(examples)
         losses = {} if losses is None else losses
@@ -133,7 +133,7 @@ class QLoRANER(Pipe):
         return losses
 
     def finish_update(self, sgd: Any) -> None:
-        """Applies the gradients added up since the last step: by `spacy-qlora.AdamW.v1`, or by any optimizer of thinc."""
+        """Applies the gradients added up since the last step, by `spacy-qlora.AdamW.v1` or any optimizer of thinc."""
         from spacy_qlora.engine.optimizer import AdapterOptimizer
         from spacy_qlora.optimizer import AdamW, apply_thinc
 
@@ -148,7 +148,7 @@ class QLoRANER(Pipe):
         self._words = 0
 
     def training_windows(self, examples: Iterable[Example]) -> list:
-        """RETURNS (List[Window]): What a loop of its own trains on; read in parts, so that few docs are held at once."""
+        """RETURNS (List[Window]): What the engine's loop trains on; read in parts, so few docs are held at once."""
         windows, stream = [], iter(examples)
         while part := list(islice(stream, 256)):
             windows += self.model.windows([example.predicted for example in part], self._gold(part))

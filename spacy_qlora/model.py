@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from spacy_qlora.engine.info import BaseInfo
-from spacy_qlora.engine.window import Window
+from spacy_qlora.engine.window import IGNORED, Window
 from spacy_qlora.errors import InputError, RunError
 from spacy_qlora.settings import NERSettings
 from spacy_qlora.text.alignment import doc_windows, encode_docs
@@ -61,7 +61,7 @@ class NERModel:
 
     @property
     def classifier(self) -> TokenClassifier:
-        """Opens the base if need be. Raises RunError without labels, or on a base that the weights were not trained on."""
+        """Opens the base if need be. Raises RunError without labels, or if the weights were trained on another."""
         if multiprocessing.parent_process() is not None:
             torch.set_num_threads(1)  # a forked worker would wait for its parent's threads for ever
         if self._classifier is None:
@@ -96,10 +96,10 @@ class NERModel:
     def windows(self, docs: Sequence[Doc], tags: Sequence[NDArray[np.int64]] | None = None) -> list[Window]:
         """The windows of all docs, one after another.
 
-        tags: [tokens] of each doc, for training; docs without a known tag give no window.
+        tags: [tokens] of each doc, for training; windows without a known tag are left out.
         """
-        per_doc = self._windows(docs, tags)
-        return [window for windows in per_doc for window in windows if tags is None or (window.tags >= 0).any()]  # type: ignore[operator]
+        all_windows = [window for windows in self._windows(docs, tags) for window in windows]
+        return [window for window in all_windows if window.tags is None or np.any(window.tags != IGNORED)]
 
     def _windows(self, docs: Sequence[Doc], tags: Sequence[NDArray[np.int64]] | None = None) -> list[list[Window]]:
         classifier, tokenizer = self.classifier, self.tokenizer
@@ -117,7 +117,9 @@ class NERModel:
         if not self.labels:
             raise RunError("Q304", name=self.name)
         per_doc = self._windows(docs)
-        rows = iter(self.classifier.predict([window for windows in per_doc for window in windows], self.settings.batch_pieces))
+        rows = iter(
+            self.classifier.predict([window for windows in per_doc for window in windows], self.settings.batch_pieces)
+        )
         found = []
         for doc, windows in zip(docs, per_doc, strict=True):
             scores = np.zeros((len(doc), len(self.bio.tags)), dtype=np.float32)  # a blank token fits any tag

@@ -22,9 +22,7 @@ class AdamW(Optimizer):
     """
 
     def __init__(self, settings: OptimizerSettings, total_steps: int, learn_rate: float) -> None:
-        super().__init__(
-            learn_rate, L2=settings.weight_decay, grad_clip=settings.grad_clip, L2_is_weight_decay=True
-        )
+        super().__init__(learn_rate, L2=settings.weight_decay, grad_clip=settings.grad_clip, L2_is_weight_decay=True)
         self.settings, self.total_steps = settings, total_steps
 
 
@@ -63,6 +61,6 @@ def apply_thinc(sgd: Optimizer, name: str, classifier: TokenClassifier, words: i
     for key, parameter in classifier.named_trained():
         if parameter.grad is not None:
             gradient = (parameter.grad / words).cpu().numpy()
-            new, _ = sgd((name, key), parameter.cpu().numpy(), gradient)
+            new, _ = sgd((name, key), parameter.cpu().numpy(), gradient)  # type: ignore[arg-type]
             parameter.copy_(torch.from_numpy(new))
             parameter.grad = None

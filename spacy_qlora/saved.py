@@ -32,7 +32,7 @@ def to_disk(model: NERModel, folder: Path, exclude: Iterable[str] = ()) -> None:
     if model.trained is not None and model.trained_on is not None and model.tokenizer is not None:
         adapter, head = model.trained
         save_adapter(folder / ADAPTER, model.settings.classifier.lora, adapter, model.trained_on.id)
-        save_file(head, folder / HEAD, metadata={"format": "pt"})
+        save_file(dict(head), folder / HEAD, metadata={"format": "pt"})
         model.tokenizer.save(str(folder / TOKENIZER))
         srsly.write_json(folder / INFO, asdict(model.trained_on))
         if model.settings.carry_base and BASE not in exclude and (source := model.base_folder()) != folder / BASE:
@@ -86,7 +86,7 @@ def from_bytes(model: NERModel, data: bytes) -> NERModel:
 
 
 def config(model: NERModel) -> dict[str, Any]:
-    """What the trained weights depend on; the other settings stay with the pipeline's config, where they can be changed."""
+    """What the trained weights depend on; the other settings stay with the pipeline's config, to be changed there."""
     return {"labels": list(model.labels), "seed": model.seed, "classifier": asdict(model.settings.classifier)}
 
 

@@ -12,9 +12,11 @@ from spacy_qlora.cli.app import command
 
 @command("base")
 def base_cli(
-    name: Annotated[str, typer.Argument(help="smollm2-135m, a local checkpoint folder, or a hub id.", metavar="NAME_OR_PATH")],
+    name: Annotated[
+        str, typer.Argument(help="smollm2-135m, a local checkpoint folder, or a hub id.", metavar="NAME_OR_PATH")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder of the 4-bit base.", metavar="OUT_DIR")],
-    revision: Annotated[Optional[str], typer.Option(help="Branch, tag or commit on the hub.")] = None,  # noqa: UP007, UP045
+    revision: Annotated[Optional[str], typer.Option(help="Branch, tag or commit on the hub.")] = None,  # noqa: UP045
 ) -> None:
     """Fetch or convert a base model, quantise it to NF4 and save it.
 

@@ -42,6 +42,10 @@ class Base:
     ) -> None:
         self.info, self.config, self.tokenizer, self.leaves = info, config, tokenizer, leaves
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.leaves["norm"].parameters()).device
+
     def build(self, layers: int | None = None) -> MistralModel:
         """A model around the shared modules: a new tree that an adapter may change, with no new weights.
 
@@ -51,7 +55,7 @@ class Base:
         for name, leaf in self.leaves.items():
             if not name.startswith("layers.") or int(name.split(".")[1]) < len(model.layers):
                 model.set_submodule(name, leaf)
-        model.rotary_emb.to(self.leaves["norm"].weight.device)
+        model.rotary_emb.to(self.device)
         return model
 
 
@@ -124,7 +128,7 @@ def read_config(fields: dict[str, Any]) -> MistralConfig:
 
 
 def shape_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """What a base keeps of a config.json, with the rotary settings under the names that both lines of transformers read."""
+    """What a base keeps of a config.json; the rotary settings under the names that both lines of transformers read."""
     kept = {key: fields[key] for key in SHAPE if fields.get(key) is not None}
     if rope := fields.get("rope_parameters"):
         kept["rope_theta"] = rope["rope_theta"]
@@ -144,5 +148,5 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -54,7 +54,7 @@ def collate(windows: Sequence[Window], first: int | None = None) -> Batch:
 def by_budget(lengths: Sequence[int], budget: int, order: Sequence[int] | None = None) -> Iterator[list[int]]:
     """Cuts windows, in the given order, into batches of at most `budget` pieces with padding, and at least one window.
 
-    lengths: Pieces of each window.  order: Their numbers; by falling length if not given, so that the largest comes first.
+    lengths: Pieces of each window.  order: Their numbers; by falling length if not given, the largest first.
     """
     batch: list[int] = []
     widest = 0

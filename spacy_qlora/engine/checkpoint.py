@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{FILE}.part"
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
-    os.replace(temporary, folder / FILE)
+    temporary.replace(folder / FILE)
 
 
 def load_checkpoint(

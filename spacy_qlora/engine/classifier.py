@@ -15,11 +15,12 @@ from spacy_qlora.engine.base import Base
 from spacy_qlora.engine.batching import Batch, by_budget, collate
 from spacy_qlora.engine.lora import add_lora
 from spacy_qlora.engine.settings import ClassifierSettings, require
-from spacy_qlora.engine.window import Window
+from spacy_qlora.engine.window import IGNORED, Window
 from spacy_qlora.errors import RunError
 
+
 class TokenClassifier(nn.Module):
-    """base (Base): Shared and frozen.  tags (int): How many tag scores a word gets.  seed (int): Of the first weights."""
+    """base (Base): Shared and frozen.  tags (int): Scores that a word gets.  seed (int): Of the first weights."""
 
     def __init__(self, base: Base, tags: int, settings: ClassifierSettings, seed: int = 0) -> None:
         super().__init__()
@@ -28,7 +29,7 @@ class TokenClassifier(nn.Module):
         self.base, self.settings = base, settings
         self.checkpointing = False  # trade a second forward of each layer for the memory of its activations
         self.model = base.build(settings.layers)
-        self.device = self.model.norm.weight.device
+        self.device = base.device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.adapter = add_lora(self.model, settings.lora)
@@ -56,8 +57,9 @@ class TokenClassifier(nn.Module):
         return linear(self.model.norm(read).float(), self.head.weight, self.head.bias)
 
     def loss(self, batch: Batch) -> Tensor:
-        """RETURNS: The sum of the words' cross-entropies in nats; words tagged -100 are left out."""
-        return cross_entropy(self(batch), batch.tags, reduction="sum", ignore_index=-100)
+        """batch: With tags. RETURNS: The sum of the words' cross-entropies in nats; words tagged -100 are left out."""
+        assert batch.tags is not None
+        return cross_entropy(self(batch), batch.tags, reduction="sum", ignore_index=IGNORED)
 
     def collate(self, windows: Sequence[Window]) -> Batch:
         return collate(windows, self.base.config.bos_token_id).to(self.device)
@@ -74,7 +76,7 @@ class TokenClassifier(nn.Module):
             loss = self.loss(batch)
             loss.backward()
             total += float(loss.detach())
-            words += int((batch.tags >= 0).sum())
+            words += sum(int(np.count_nonzero(windows[i].tags != IGNORED)) for i in chosen)
         return total, words
 
     @torch.inference_mode()

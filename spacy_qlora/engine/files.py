@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -36,8 +35,8 @@ def replace_folder(new: Path, path: Path) -> None:
     """Renames `new` to `path`; a reader finds the old folder or the new one, never a mixture."""
     if path.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        os.replace(path, old / "old")
-        os.replace(new, path)
+        path.rename(old / "old")
+        new.rename(path)
         shutil.rmtree(old, ignore_errors=True)
     else:
-        os.replace(new, path)
+        new.rename(path)

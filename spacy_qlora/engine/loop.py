@@ -23,9 +23,12 @@ Step = list[list[int]]  # the windows' numbers, by micro-batch
 
 @dataclass
 class Progress:
-    """Where a run stands.  epoch, step: Finished ones; `step` counts from the start of the run, `position` within the epoch.
+    """Where a run stands.
+
+    epoch, step: Finished ones.  position: Steps finished within the epoch.
     score, best: Of the last and the best evaluation, -1 before the first.  best_step: When that was.
-    loss: Mean cross-entropy of a word since the last evaluation, in nats.  pieces: Trained so far.  seconds: Spent so far.
+    loss: Mean cross-entropy of a word since the last evaluation, in nats; over `words`.
+    pieces, seconds: Trained and spent so far.
     """
 
     epoch: int = 0
@@ -43,7 +46,8 @@ class Progress:
 @dataclass(frozen=True)
 class Hooks:
     """What the loop calls.  evaluate: Gives the dev score.
-    on_evaluation: After each evaluation; its second argument says whether it is the best so far.  on_step: After each step.
+    on_evaluation: After each evaluation; its second argument says whether it is the best so far.
+    on_step: After each step.
     """
 
     evaluate: Callable[[], float]
@@ -88,12 +92,12 @@ class Loop:
         torch.manual_seed(self.schedule.seed)
 
     def resume(self) -> None:
-        """Goes on where the last checkpoint was written. Raises InputError where there is none, or it is another run's."""
+        """Goes on where the last checkpoint was written. Raises InputError without one, or if it is another run's."""
         state = load_checkpoint(self.checkpoints, self.classifier, self.optimizer, self._fixed())
         self.progress = Progress(**state)
 
     def run(self, hooks: Hooks) -> Progress:
-        """Trains to the end of the schedule. Raises RunError where the loss is no number any more; what was best is kept."""
+        """Trains to the end of the schedule. Raises RunError once the loss is no number; what was best is kept."""
         progress = self.progress
         start = time.perf_counter() - progress.seconds
         for step in self._steps():
@@ -132,7 +136,9 @@ class Loop:
             return [batches[i : i + settings.accumulate] for i in range(0, len(batches), settings.accumulate)]
         order = torch.randperm(len(lengths), generator=generator).tolist()
         groups = (order[i : i + settings.batch_size] for i in range(0, len(order), settings.batch_size))
-        return [list(by_budget(lengths, settings.batch_pieces, sorted(group, key=lambda i: lengths[i]))) for group in groups]
+        return [
+            list(by_budget(lengths, settings.batch_pieces, sorted(group, key=lambda i: lengths[i]))) for group in groups
+        ]
 
     def _total_steps(self) -> int:
         """Steps of the whole run, 0 if it has no end."""

@@ -24,7 +24,7 @@ class LoRALinear(nn.Module):
     Masters are float32; the product is computed in the type of the input, as the linear itself is.
     """
 
-    def __init__(self, base_layer: nn.Module, settings: LoRASettings) -> None:
+    def __init__(self, base_layer: nn.Linear, settings: LoRASettings) -> None:
         super().__init__()
         device = base_layer.weight.device
         self.base_layer = base_layer
@@ -43,7 +43,7 @@ class LoRALinear(nn.Module):
 def add_lora(model: nn.Module, settings: LoRASettings) -> dict[str, nn.Parameter]:
     """Wraps the target linears of every layer. RETURNS: The new parameters by their names in peft's file."""
     for name, module in list(model.named_modules()):
-        if name.rpartition(".")[2] in settings.target_modules:
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in settings.target_modules:
             model.set_submodule(name, LoRALinear(module, settings))
     return {
         f"{PEFT_PREFIX}{name}.weight": parameter
@@ -53,14 +53,14 @@ def add_lora(model: nn.Module, settings: LoRASettings) -> dict[str, nn.Parameter
 
 
 def save_adapter(folder: Path, settings: LoRASettings, tensors: Mapping[str, Tensor], base: str) -> None:
-    """Writes adapter_config.json and adapter_model.safetensors: `PeftModel.from_pretrained(AutoModel..., folder)` reads them.
+    """Writes the two files that peft reads: `PeftModel.from_pretrained(AutoModel.from_pretrained(base), folder)`.
 
     base: The base's id, for peft's `base_model_name_or_path`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     LoraConfig(
         r=settings.r,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
         lora_dropout=settings.dropout,
         target_modules=sorted(settings.target_modules),
         task_type="FEATURE_EXTRACTION",  # the head is not part of the adapter: it lies in head.safetensors

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.settings import OptimizerSettings
 
+
 class AdapterOptimizer:
     """The optimizer of one classifier.
 

@@ -45,7 +45,7 @@ def make_base(name: str, out: Path, revision: str | None = None) -> BaseInfo:
 
 
 def find_snapshot(name: str, revision: str | None = None) -> Path:
-    """The folder of a hub checkpoint: from the local cache if it is there, else from the hub unless HF_HUB_OFFLINE is set."""
+    """The folder of a hub checkpoint, from the local cache or else, unless HF_HUB_OFFLINE is set, from the hub."""
     try:
         try:
             return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS, local_files_only=True))
@@ -60,7 +60,7 @@ def find_snapshot(name: str, revision: str | None = None) -> Path:
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, object], Tokenizer]:
-    """The config.json and tokenizer of a checkpoint. Raises InputError where they are missing or of another architecture."""
+    """The config.json and tokenizer of a checkpoint. Raises InputError where they are missing or of another kind."""
     try:
         shape = json.loads((folder / "config.json").read_text(encoding="utf8"))
         kind = shape["model_type"]

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+IGNORED = -100  # the tag of a word whose tag is not known; PyTorch's cross_entropy leaves it out
+
 
 @dataclass(frozen=True)
 class Window:
     """A run of pieces that the model reads at once, and the words that it scores.
 
     pieces: [pieces] ids.  positions: [words] where in `pieces` each word is read.
-    words: [words] their numbers in the text.  tags: [words] tag numbers for training; -100 where not known.
+    words: [words] their numbers in the text.  tags: [words] tag numbers for training; IGNORED where not known.
     """
 
     pieces: NDArray[np.int64]

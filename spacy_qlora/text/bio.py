@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-IGNORED = -100  # a token whose tag is not known; PyTorch's cross_entropy leaves it out
-
 
 class BIO:
     """The tags of some labels: O is 0, B-X of label k is 2k + 1, I-X is 2k + 2.

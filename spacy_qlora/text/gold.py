@@ -6,12 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from spacy.training import Example
 
-from spacy_qlora.text.bio import IGNORED, BIO
+from spacy_qlora.engine.window import IGNORED
+from spacy_qlora.text.bio import BIO
 
 
 def gold_tags(example: Example, bio: BIO) -> NDArray[np.int64]:
     """RETURNS: [tokens of the predicted doc] tag numbers; IGNORED where the gold is unknown or cuts a token."""
-    number = {None: IGNORED, "-": IGNORED, "O": 0, **{tag: i for i, tag in enumerate(bio.tags)}}
+    number: dict[str | None, int] = {None: IGNORED, "-": IGNORED}
+    number.update((tag, i) for i, tag in enumerate(bio.tags))
     for label in bio.labels:  # spaCy aligns in BILUO
         number[f"U-{label}"], number[f"L-{label}"] = number[f"B-{label}"], number[f"I-{label}"]
     return np.array([number[tag] for tag in example.get_aligned_ner()], dtype=np.int64)

@@ -14,7 +14,7 @@ MARK = r"(?:[^\w\s\u0300-\u036f]|_)"
 # The same inside a word, where "0.5" and "1,000" stay whole.
 INNER_MARK = r"(?:[^\w\s\u0300-\u036f.,]|_|(?<!\d)[.,]|[.,](?!\d))"
 # Abbreviations and contractions of the language ("Dr.", "e.g.", "can't"); no emoticons, no single letter with a dot.
-ABBREVIATION = re.compile(r"[^\W\d_]+[.'’]?[^\W\d_]+(?:[.'’][^\W\d_]*)*")
+ABBREVIATION = re.compile(r"[^\W\d_]+[.'\u2019]?[^\W\d_]+(?:[.'\u2019][^\W\d_]*)*")
 
 
 @registry.tokenizers("spacy-qlora.FineTokenizer.v1")

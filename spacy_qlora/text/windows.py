@@ -21,7 +21,8 @@ def cut_windows(
     A word is scored by the window that serves it best: the one with most context to its left under causal attention,
     the one in which it is most central under unmasked attention. Words at the text's ends have but one choice.
 
-    pieces: [pieces] ids.  positions: [words] the piece at which each word is read, rising.  words: [words] their numbers.
+    pieces: [pieces] ids.  positions: [words] the piece at which each word is read, rising.
+    words: [words] their numbers.
     tags: [all tokens] tag numbers, indexed by `words`.
     """
     starts = window_starts(len(pieces), size)

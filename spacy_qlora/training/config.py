@@ -70,8 +70,8 @@ def read_loop_settings(path: Path, section: dict[str, Any]) -> LoopSettings:
     """The [qlora] section. Raises InputError where a key is unknown or a value has the wrong type."""
     known = {field.name for field in dataclasses.fields(LoopSettings)}
     if unknown := section.keys() - known:
-        problem = f"unknown key {min(unknown)} in [qlora], which knows {', '.join(sorted(known))}"
-        raise InputError("Q401", path=path, problem=problem)
+        what = f"unknown key {min(unknown)} in [qlora], which knows {', '.join(sorted(known))}"
+        raise InputError("Q401", path=path, problem=what)
     try:
         return TypeAdapter(LoopSettings).validate_python(section)
     except ValidationError as error:
@@ -80,9 +80,8 @@ def read_loop_settings(path: Path, section: dict[str, Any]) -> LoopSettings:
 
 def problem(error: Exception) -> str:
     """What is wrong, without the values: by setting and rule where the error tells."""
-    details = getattr(error, "errors", None)
-    details = details() if callable(details) else details
-    if details:
+    details: Any = getattr(error, "errors", None)
+    if details := details() if callable(details) else details:
         first = details[0]
         where = ".".join(str(part) for part in first.get("loc", ()))
         return f"{where}: {first.get('msg', type(error).__name__)}"

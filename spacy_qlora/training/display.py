@@ -17,10 +17,10 @@ from spacy_qlora.engine.loop import Loop, Progress
 def describe(ner: QLoRANER, loop: Loop) -> str:
     """Lines for the start of a run: the base, the data and the share of the parameters that is trained."""
     trained, total = loop.classifier.count()
-    base = loop.classifier.base
+    base, device = loop.classifier.base.info, loop.classifier.device
     pieces = sum(len(window) for window in loop.windows)
     return (
-        f"Base      {base.info.id} ({base.info.fingerprint[:12]}), NF4, {ner.settings.compute_dtype} on {loop.classifier.device}\n"
+        f"Base      {base.id} ({base.fingerprint[:12]}), NF4, {ner.settings.compute_dtype} on {device}\n"
         f"Labels    {', '.join(ner.labels)}\n"
         f"Trained   {trained:,} of {total:,} parameters, {trained / total:.2%}\n"
         f"Corpus    {len(loop.windows):,} windows, {pieces:,} pieces; {loop.total_steps or 'no limit of'} steps"
@@ -45,7 +45,9 @@ class Bar:
     def __enter__(self) -> Bar:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.close()
 
     def on_step(self, progress: Progress) -> None:

@@ -1,0 +1,112 @@
+"""A tiny random Mistral, made in the test run: a checkpoint, its 4-bit base, and pipelines on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import spacy
+import torch
+from spacy.language import Language
+from spacy.tokens import DocBin
+from spacy.training import Example
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import MistralConfig, MistralForCausalLM
+
+from spacy_qlora.engine.source import make_base
+
+TEXTS = [
+    ("Patient was diagnosed with type 2 diabetes and prescribed metformin.", [(27, 42, "Disease"), (58, 67, "Drug")]),
+    ("Denies chest pain.", [(7, 17, "Symptom")]),
+    ("Aspirin 81 mg daily for coronary artery disease.", [(0, 7, "Drug"), (24, 47, "Disease")]),
+    ("No complaints today.", []),
+    ("Started lisinopril; cough and chest pain resolved.", [(8, 18, "Drug"), (20, 25, "Symptom"), (30, 40, "Symptom")]),
+    ("History of asthma.", [(11, 17, "Disease")]),
+]
+
+
+def make_tokenizer() -> Tokenizer:
+    """Byte-level BPE with a few hundred pieces."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator([text for text, _ in TEXTS], trainer)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A float32 checkpoint as the hub lays it out: config.json, tokenizer.json, model.safetensors."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=320,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=0,
+        eos_token_id=1,
+        sliding_window=None,
+    )
+    MistralForCausalLM(config).save_pretrained(folder)
+    make_tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the checkpoint's 4-bit base. Not to be changed: copy it first."""
+    folder = tmp_path_factory.mktemp("base") / "base"
+    make_base(str(checkpoint), folder)
+    return folder
+
+
+@pytest.fixture
+def nlp(base: Path) -> Language:
+    """A pipeline with an untrained qlora_ner that knows no labels yet."""
+    nlp = spacy.blank("en")
+    nlp.tokenizer = spacy.registry.tokenizers.get("spacy-qlora.FineTokenizer.v1")()(nlp)
+    nlp.add_pipe("qlora_ner", config={"base": str(base), "r": 4, "alpha": 8, "dropout": 0.0})
+    return nlp
+
+
+def make_examples(nlp: Language) -> list[Example]:
+    return [Example.from_dict(nlp.make_doc(text), {"entities": spans}) for text, spans in TEXTS]
+
+
+@pytest.fixture
+def examples(nlp: Language) -> list[Example]:
+    return make_examples(nlp)
+
+
+@pytest.fixture(scope="session")
+def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a pipeline that has learned TEXTS by heart. Not to be changed: copy it first."""
+    nlp = spacy.blank("en")
+    nlp.tokenizer = spacy.registry.tokenizers.get("spacy-qlora.FineTokenizer.v1")()(nlp)
+    nlp.add_pipe("qlora_ner", config={"base": str(base), "dropout": 0.0})
+    examples = make_examples(nlp)
+    nlp.initialize(lambda: examples)
+    optimizer = spacy.registry.optimizers.get("spacy-qlora.AdamW.v1")(adapter_lr=3e-3, head_lr=1e-2)
+    for _ in range(60):
+        nlp.update(examples, sgd=optimizer)
+    folder = tmp_path_factory.mktemp("trained") / "pipeline"
+    nlp.to_disk(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of train.spacy and dev.spacy, both made of TEXTS."""
+    folder = tmp_path_factory.mktemp("corpus")
+    nlp = spacy.blank("en")
+    nlp.tokenizer = spacy.registry.tokenizers.get("spacy-qlora.FineTokenizer.v1")()(nlp)
+    docs = DocBin(docs=[example.reference for example in make_examples(nlp)])
+    for name in ("train", "dev"):
+        docs.to_disk(folder / f"{name}.spacy")
+    return folder
