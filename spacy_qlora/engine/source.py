@@ -48,9 +48,12 @@ def find_snapshot(name: str, revision: str | None = None) -> Path:
     """The folder of a hub checkpoint, from the local cache or else, unless HF_HUB_OFFLINE is set, from the hub."""
     try:
         try:
-            return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS, local_files_only=True))
+            cached = Path(snapshot_download(name, revision=revision, local_files_only=True))
+            if all(shard.exists() for shard in list_shards(cached)):
+                return cached
         except LocalEntryNotFoundError:
-            return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
+            pass
+        return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
     except HFValidationError as error:
         raise InputError("Q001", path=name, kind="folder, known name or hub id") from error
     except GatedRepoError as error:
@@ -74,16 +77,23 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, object], Tokenizer]:
 
 def read_shards(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of the checkpoint's safetensors files, one in memory at a time."""
-    shards = sorted(folder.glob("model*.safetensors"))
-    if not shards:
-        raise InputError("Q212", path=folder)
-    for shard in shards:
+    for shard in list_shards(folder):
+        if not shard.exists():
+            raise InputError("Q212", path=folder)
         try:
             with safe_open(shard, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118, it is no mapping
                     yield name, file.get_tensor(name)
         except SafetensorError as error:
             raise InputError("Q214", path=shard) from error
+
+
+def list_shards(folder: Path) -> list[Path]:
+    """The safetensors files that a checkpoint should have, by its index if it has one."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return [folder / "model.safetensors"]
+    return [folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf8"))["weight_map"].values()))]
 
 
 def find_base(setting: str, carried: Path | None, trained_on: BaseInfo | None) -> Path:
