@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import srsly
-from safetensors.torch import load, load_file, save, save_file
+from safetensors.torch import load, load_file, save
 from tokenizers import Tokenizer
 
+from spacy_qlora.engine.files import save_tensors
 from spacy_qlora.engine.info import INFO, BaseInfo
 from spacy_qlora.engine.settings import ClassifierSettings, LoRASettings
 from spacy_qlora.errors import InputError, QLoRAError
@@ -29,11 +30,11 @@ def to_disk(model: NERModel, folder: Path, exclude: Iterable[str] = ()) -> None:
     exclude = set(exclude)
     if CFG not in exclude:
         srsly.write_json(folder / CFG, config(model))
-    if model.trained is not None and model.trained_on is not None and model.tokenizer is not None:
-        adapter, head = model.trained
+    if (trained := model.trained) and model.trained_on and model.tokenizer:
+        adapter, head = trained
         save_adapter(folder / ADAPTER, model.settings.classifier.lora, adapter, model.trained_on.id)
-        save_file(dict(head), folder / HEAD, metadata={"format": "pt"})
-        model.tokenizer.save(str(folder / TOKENIZER))
+        save_tensors(head, folder / HEAD)
+        (folder / TOKENIZER).write_text(model.tokenizer.to_str(), encoding="utf8")
         srsly.write_json(folder / INFO, asdict(model.trained_on))
         if model.settings.carry_base and BASE not in exclude and (source := model.base_folder()) != folder / BASE:
             shutil.copytree(source, folder / BASE, dirs_exist_ok=True)
@@ -43,7 +44,7 @@ def from_disk(model: NERModel, folder: Path) -> NERModel:
     """A model with what `to_disk` wrote. Raises InputError where a part is missing, cut or wrong."""
     try:
         fields, parts = srsly.read_json(folder / CFG), {}
-        if (folder / HEAD).exists() or (folder / ADAPTER).exists():
+        if fields["trained"]:
             parts = {
                 "trained": (load_file(folder / ADAPTER / ADAPTER_WEIGHTS), load_file(folder / HEAD)),
                 "tokenizer": Tokenizer.from_file(str(folder / TOKENIZER)),
@@ -60,8 +61,8 @@ def from_disk(model: NERModel, folder: Path) -> NERModel:
 def to_bytes(model: NERModel) -> bytes:
     """RETURNS: All but the base."""
     message: dict[str, Any] = {CFG: config(model)}
-    if model.trained is not None and model.trained_on is not None and model.tokenizer is not None:
-        adapter, head = model.trained
+    if (trained := model.trained) and model.trained_on and model.tokenizer:
+        adapter, head = trained
         message[ADAPTER], message[HEAD] = save(dict(adapter)), save(dict(head))
         message[TOKENIZER], message[INFO] = model.tokenizer.to_str(), asdict(model.trained_on)
     return srsly.msgpack_dumps(message)
@@ -71,7 +72,7 @@ def from_bytes(model: NERModel, data: bytes) -> NERModel:
     """data: What `to_bytes` gave. Raises InputError where it is not."""
     try:
         message, parts = srsly.msgpack_loads(data), {}
-        if HEAD in message:
+        if message[CFG]["trained"]:
             parts = {
                 "trained": (load(message[ADAPTER]), load(message[HEAD])),
                 "tokenizer": Tokenizer.from_str(message[TOKENIZER]),
@@ -87,7 +88,12 @@ def from_bytes(model: NERModel, data: bytes) -> NERModel:
 
 def config(model: NERModel) -> dict[str, Any]:
     """What the trained weights depend on; the other settings stay with the pipeline's config, to be changed there."""
-    return {"labels": list(model.labels), "seed": model.seed, "classifier": asdict(model.settings.classifier)}
+    return {
+        "labels": list(model.labels),
+        "seed": model.seed,
+        "trained": model.trained_on is not None,
+        "classifier": asdict(model.settings.classifier),
+    }
 
 
 def _restore(model: NERModel, fields: dict[str, Any], **parts: Any) -> NERModel:

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from spacy_qlora.engine.classifier import TokenClassifier
+from spacy_qlora.engine.files import save_tensors
 from spacy_qlora.engine.optimizer import AdapterOptimizer
 from spacy_qlora.errors import InputError
 
@@ -37,7 +37,7 @@ def save_checkpoint(
     metadata = {"fixed": json.dumps(fixed), "progress": json.dumps(progress)}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{FILE}.part"
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
+    save_tensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
     temporary.replace(folder / FILE)
 
 

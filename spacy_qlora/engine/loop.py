@@ -28,7 +28,7 @@ class Progress:
     epoch, step: Finished ones.  position: Steps finished within the epoch.
     score, best: Of the last and the best evaluation, -1 before the first.  best_step: When that was.
     loss: Mean cross-entropy of a word since the last evaluation, in nats; over `words`.
-    pieces, seconds: Trained and spent so far.
+    pieces, seconds: Trained and spent so far.  rate: Pieces a second in the last step.
     """
 
     epoch: int = 0
@@ -41,6 +41,7 @@ class Progress:
     words: int = 0
     pieces: int = 0
     seconds: float = 0.0
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ class Loop:
         return 0 if math.isinf(limit) else int(limit)
 
     def _train(self, step: Step) -> None:
+        start = time.perf_counter()
         loss, words = 0.0, 0
         for batch in step:
             part, counted = self.classifier.accumulate([self.windows[i] for i in batch], self.settings.batch_pieces)
@@ -158,7 +160,9 @@ class Loop:
         progress = self.progress
         progress.loss = (progress.loss * progress.words + loss) / (progress.words + words)
         progress.words += words
-        progress.pieces += sum(len(self.windows[i]) for batch in step for i in batch)
+        pieces = sum(len(self.windows[i]) for batch in step for i in batch)
+        progress.pieces += pieces
+        progress.rate = pieces / (time.perf_counter() - start)
 
     def _is_due(self) -> bool:
         every, progress = self.schedule.eval_frequency, self.progress

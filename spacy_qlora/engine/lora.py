@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from spacy_qlora.engine.files import save_tensors
 from spacy_qlora.engine.settings import LoRASettings
 
 PEFT_PREFIX = "base_model.model."
@@ -67,9 +67,4 @@ def save_adapter(folder: Path, settings: LoRASettings, tensors: Mapping[str, Ten
         base_model_name_or_path=base,
         inference_mode=True,
     ).save_pretrained(str(folder))
-    save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
-
-
-def load_adapter(folder: Path) -> dict[str, Tensor]:
-    """RETURNS: The tensors of an adapter by peft's names."""
-    return load_file(folder / WEIGHTS)
+    save_tensors(tensors, folder / WEIGHTS)

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from bitsandbytes.functional import quantize_4bit
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from tqdm import tqdm
 from transformers import MistralConfig, MistralModel
 
 from spacy_qlora.engine.base import CONFIG, PREFIX, TOKENIZER, WEIGHTS, fingerprint, read_config, shape_fields
-from spacy_qlora.engine.files import new_folder
+from spacy_qlora.engine.files import new_folder, save_tensors
 from spacy_qlora.engine.info import INFO, NF4, BaseInfo
 from spacy_qlora.engine.settings import LINEARS
 from spacy_qlora.errors import InputError
@@ -79,9 +78,8 @@ def save_base(
         "quantization_config": QUANTIZATION_CONFIG,
     }
     with new_folder(out, is_ours=lambda path: (path / INFO).exists()) as folder:
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-        (folder / WEIGHTS).chmod(0o644)  # safetensors gives it to its owner alone
-        tokenizer.save(str(folder / TOKENIZER))
+        save_tensors(tensors, folder / WEIGHTS)
+        (folder / TOKENIZER).write_text(tokenizer.to_str(), encoding="utf8")
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf8")
         info.to_folder(folder)
     return info

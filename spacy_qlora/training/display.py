@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import sys
-import time
 from types import TracebackType
 
 import torch
@@ -40,7 +39,6 @@ class Bar:
             mininterval=0.5 if sys.stderr.isatty() else 10,
             dynamic_ncols=True,
         )
-        self._last = (time.perf_counter(), loop.progress.pieces)
 
     def __enter__(self) -> Bar:
         return self
@@ -51,13 +49,10 @@ class Bar:
         self._bar.close()
 
     def on_step(self, progress: Progress) -> None:
-        now, pieces = self._last
-        elapsed = time.perf_counter() - now
-        shown = {"loss": f"{progress.loss:.4f}", "pieces/s": f"{(progress.pieces - pieces) / elapsed:.0f}"}
+        shown = {"loss": f"{progress.loss:.4f}", "pieces/s": f"{progress.rate:.0f}"}
         if progress.best >= 0:
             shown["best F1"] = f"{progress.best:.4f}"
         shown["memory"] = f"{peak_memory(self._device) / 2**20:,.0f} MiB"
-        self._last = (time.perf_counter(), progress.pieces)
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
