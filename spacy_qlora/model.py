@@ -122,7 +122,7 @@ class NERModel:
         )
         found = []
         for doc, windows in zip(docs, per_doc, strict=True):
-            scores = np.zeros((len(doc), len(self.bio.tags)), dtype=np.float32)  # a blank token fits any tag
+            scores = self.bio.unread(len(doc))
             for window in windows:
                 scores[window.words] = next(rows)
             found.append(self.bio.decode(scores))

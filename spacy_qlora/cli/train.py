@@ -21,9 +21,14 @@ def train_cli(
 
     Settings of the config are overridden as in 'spacy train': --training.max_epochs 5 --components.qlora_ner.r 8.
     """
+    from click import NoSuchOption
     from spacy.cli._util import parse_config_overrides
 
     from spacy_qlora.training.config import load_config
     from spacy_qlora.training.run import train
 
-    train(config, load_config(config, parse_config_overrides(context.args)), output, resume)
+    try:
+        overrides = parse_config_overrides(context.args)
+    except (NoSuchOption, SystemExit) as error:
+        raise typer.BadParameter("settings are overridden as --section.key value") from error
+    train(config, load_config(config, overrides), output, resume)

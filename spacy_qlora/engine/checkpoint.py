@@ -56,7 +56,7 @@ def load_checkpoint(
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
         saved, progress = json.loads(metadata["fixed"]), json.loads(metadata["progress"])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError("Q404", path=path) from error
     now = json.loads(json.dumps(fixed))
     if changed := [key for key in now if now[key] != saved.get(key)]:

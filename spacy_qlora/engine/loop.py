@@ -189,6 +189,7 @@ class Loop:
         return {
             "base": classifier.base.info.fingerprint,
             "classifier": asdict(classifier.settings),
+            "tags": classifier.head.out_features,
             "loop": asdict(self.settings),
             "optimizer": asdict(self.optimizer_settings),
             "seed": self.schedule.seed,

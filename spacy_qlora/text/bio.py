@@ -31,6 +31,12 @@ class BIO:
             tags[start + 1 : end] = tags[start] + 1
         return tags
 
+    def unread(self, length: int) -> NDArray[np.float32]:
+        """RETURNS: [length, tags] scores of blanks, which no window reads: no mention begins at one, but may go on."""
+        scores = np.zeros((length, len(self.tags)), dtype=np.float32)
+        scores[:, 1::2] = -np.inf
+        return scores
+
     def decode(self, scores: NDArray[np.floating]) -> NDArray[np.int64]:
         """The best sequence of tags among those that BIO allows (Viterbi).
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from configparser import ParsingError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confection import ConfigValidationError
 from pydantic import TypeAdapter, ValidationError
 from spacy import util
 from spacy.language import Language
@@ -22,7 +22,7 @@ from spacy_qlora.engine.settings import LoopSettings
 from spacy_qlora.errors import InputError
 from spacy_qlora.optimizer import AdamW
 
-Corpus = Callable[[Language], Iterable[Example]]
+CorpusReader = Callable[[Language], Iterable[Example]]
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,21 @@ class TrainingConfig:
     training: dict[str, Any]
     loop: LoopSettings
     schedule: Schedule
-    train: Corpus
-    dev: Corpus
+    train: CorpusReader
+    dev: CorpusReader
 
 
 def load_config(path: Path, overrides: dict[str, Any]) -> Config:
-    """Raises InputError where the file is missing or no config, or an override names nothing."""
+    """Raises InputError where the file is missing or no config, or a key of [training] or an override names nothing."""
     try:
-        return util.load_config(path, overrides=overrides, interpolate=False)
+        config = util.load_config(path, overrides=overrides, interpolate=False)
     except OSError as error:
         raise InputError("Q001", path=path, kind="config file") from error
     except Exception as error:  # configparser, confection and srsly each raise their own
         raise InputError("Q401", path=path, problem=problem(error)) from error
+    # spaCy leaves out a misspelled one without a word when it fills the config.
+    check_keys(path, "training", config.get("training", {}), ConfigSchemaTraining.__annotations__)
+    return config
 
 
 def resolve(path: Path, nlp: Language) -> TrainingConfig:
@@ -54,7 +57,8 @@ def resolve(path: Path, nlp: Language) -> TrainingConfig:
     loop = read_loop_settings(path, config.get("qlora", {}))
     try:
         training = registry.resolve(config["training"], schema=ConfigSchemaTraining)
-    except ConfigValidationError as error:
+        train, dev = util.resolve_dot_names(config, [training["train_corpus"], training["dev_corpus"]])
+    except ValueError as error:  # confection's and spaCy's own, for one a missing path
         raise InputError("Q401", path=path, problem=problem(error)) from error
     if not isinstance(training["optimizer"], AdamW):
         raise InputError("Q406", path=path)
@@ -62,24 +66,33 @@ def resolve(path: Path, nlp: Language) -> TrainingConfig:
     limits = {name: max(0, training[name]) for name in names}
     if not (limits["max_epochs"] or limits["max_steps"] or limits["patience"]):
         raise InputError("Q407", path=path)
-    train, dev = util.resolve_dot_names(config, [training["train_corpus"], training["dev_corpus"]])
     return TrainingConfig(training, loop, Schedule(**limits, seed=training["seed"] or 0), train, dev)
 
 
 def read_loop_settings(path: Path, section: dict[str, Any]) -> LoopSettings:
     """The [qlora] section. Raises InputError where a key is unknown or a value has the wrong type."""
-    known = {field.name for field in dataclasses.fields(LoopSettings)}
-    if unknown := section.keys() - known:
-        what = f"unknown key {min(unknown)} in [qlora], which knows {', '.join(sorted(known))}"
-        raise InputError("Q401", path=path, problem=what)
+    check_keys(path, "qlora", section, {field.name for field in dataclasses.fields(LoopSettings)})
     try:
         return TypeAdapter(LoopSettings).validate_python(section)
     except ValidationError as error:
+        cause = error.errors()[0].get("ctx", {}).get("error")
+        if isinstance(cause, InputError):  # the settings' own checks
+            raise cause from error
         raise InputError("Q401", path=path, problem=problem(error)) from error
+
+
+def check_keys(path: Path, section: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises InputError where a key is unknown."""
+    if unknown := set(given) - set(known):
+        what = f"unknown key {min(unknown)} in [{section}], which knows {', '.join(sorted(known))}"
+        raise InputError("Q401", path=path, problem=what)
 
 
 def problem(error: Exception) -> str:
     """What is wrong, without the values: by setting and rule where the error tells."""
+    if isinstance(broken := error.__context__, ParsingError):  # its message quotes the line
+        line = getattr(broken, "lineno", None) or broken.errors[0][0]
+        return f"line {line} is no section, key or value"
     details: Any = getattr(error, "errors", None)
     if details := details() if callable(details) else details:
         first = details[0]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from spacy.errors import Errors
 from spacy.language import Language
-from spacy.training import Corpus  # noqa: F401, registers the corpus readers
+from spacy.training import Corpus, Example  # noqa: F401, registers the corpus readers
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import create_before_to_disk_callback, create_evaluation_callback, update_meta
 from thinc.api import Config
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.loop import Hooks, Loop, Progress
 from spacy_qlora.errors import InputError, QLoRAError
-from spacy_qlora.training.config import TrainingConfig, problem, resolve
+from spacy_qlora.training.config import CorpusReader, TrainingConfig, problem, resolve
 from spacy_qlora.training.display import Bar, describe
 from spacy_qlora.training.save import save_pipeline
 
@@ -34,10 +35,10 @@ def train(path: Path, config: Config, output: Path, resume: bool = False) -> Pro
     nlp = make_pipeline(path, config)
     ner = only_component(path, nlp)
     run = resolve(path, nlp)
-    windows = ner.training_windows(run.train(nlp))
+    windows = ner.training_windows(read_corpus(path, "train", run.train, nlp))
     if not windows:
         raise InputError("Q409", path=path, split="train")
-    dev = list(run.dev(nlp))
+    dev = list(read_corpus(path, "dev", run.dev, nlp))
     if not dev:
         raise InputError("Q409", path=path, split="dev")
     optimizer = run.training["optimizer"].settings
@@ -61,7 +62,25 @@ def make_pipeline(path: Path, config: Config) -> Language:
     except FileNotFoundError as error:
         raise InputError("Q411", path=error.filename or path, reason="no such file") from error
     except Exception as error:  # spaCy raises many kinds
+        if str(error) == Errors.E1014:
+            raise damaged(path, "train") from error
         raise InputError("Q401", path=path, problem=problem(error)) from error
+
+
+def read_corpus(path: Path, split: str, corpus: CorpusReader, nlp: Language) -> Iterator[Example]:
+    """Raises InputError where a file of the corpus is missing or damaged."""
+    try:
+        yield from corpus(nlp)
+    except FileNotFoundError as error:
+        raise InputError("Q411", path=error.filename or path, reason="no such file") from error
+    except OSError:
+        raise
+    except Exception as error:  # msgpack, zlib and NumPy each raise their own
+        raise damaged(path, split) from error
+
+
+def damaged(path: Path, split: str) -> InputError:
+    return InputError("Q411", path=path, reason=f"the {split} corpus is damaged, or no .spacy file")
 
 
 def only_component(path: Path, nlp: Language) -> QLoRANER:

@@ -15,7 +15,11 @@ def save_pipeline(nlp: Language, path: Path) -> None:
 
     spaCy would write every string it ever met to vocab/strings.json, patients' names among them.
     """
-    with new_folder(path, is_ours=lambda old: (old / "meta.json").exists()) as folder:
-        nlp.to_disk(folder)
-        labels = {label for _, pipe in nlp.pipeline for label in getattr(pipe, "labels", ())}
-        StringStore(sorted(labels)).to_disk(folder / "vocab" / "strings.json")
+    labels = {label for _, pipe in nlp.pipeline for label in getattr(pipe, "labels", ())}
+    try:
+        with new_folder(path, is_ours=lambda old: (old / "meta.json").exists()) as folder:
+            nlp.to_disk(folder)
+            StringStore(sorted(labels)).to_disk(folder / "vocab" / "strings.json")
+    except OSError as error:
+        error.filename = str(path)  # not the temporary one, or none at all for a full disk
+        raise

@@ -1,0 +1,57 @@
+"""`spacy qlora train`: its options, and what it prints. Wrong input is in tests/test_bad_input.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import spacy
+from click.testing import Result
+from spacy.cli._util import app
+from typer.testing import CliRunner
+
+import spacy_qlora.cli  # noqa: F401
+
+DEFAULT = Path(__file__).parents[2] / "configs" / "default.cfg"
+
+
+def run(corpus: Path, base: Path, output: Path, *more: object) -> Result:
+    paths = ["--paths.train", corpus / "train.spacy", "--paths.dev", corpus / "dev.spacy", "--paths.base", base]
+    arguments = ["qlora", "train", DEFAULT, "--output", output, *paths, *more]
+    return CliRunner().invoke(app, list(map(str, arguments)), prog_name="spacy")
+
+
+def test_a_run_from_config_to_pipelines(corpus: Path, base: Path, tmp_path: Path) -> None:
+    more = ["--training.max_steps=2", "--components.qlora_ner.r", 4, "--components.qlora_ner.target_modules", '["v_proj"]']
+    result = run(corpus, base, tmp_path / "deep" / "output", *more, "--nlp.batch_size", 2)
+    assert result.exit_code == 0, result.output
+    for name in ("model-best", "model-last"):
+        nlp = spacy.load(tmp_path / "deep" / "output" / name)
+        settings = nlp.get_pipe("qlora_ner").settings  # type: ignore[attr-defined]
+        assert (settings.classifier.lora.r, settings.classifier.lora.target_modules) == (4, ("v_proj",))
+        assert nlp.batch_size == 2
+
+    trained = 3 * 4 * (64 + 32) + 7 * (64 + 1)  # layers x r x (in + out), and the head of 7 tags
+    assert f"Trained   {trained:,} of " in result.stdout
+    assert " parameters, 1." in result.stdout
+    assert "Labels    Disease, Drug, Symptom" in result.stdout
+    assert "NF4, bfloat16 on " in result.stdout
+    assert "6 windows, " in result.stdout
+    assert "pieces; 2 steps" in result.stdout
+    assert "ENTS_F" in result.stdout, "the table of spaCy's logger"
+    assert "Training" not in result.stdout
+    for shown in ("Training: 100%", "2/2", "loss=", "pieces/s=", "memory="):
+        assert shown in result.stderr, "the progress bar"
+
+
+def test_a_run_goes_on(corpus: Path, base: Path, tmp_path: Path) -> None:
+    assert run(corpus, base, tmp_path, "--training.max_steps", 4, "--training.max_epochs", 0).exit_code == 0
+    result = run(corpus, base, tmp_path, "--training.max_steps", 4, "--training.max_epochs", 0, "--resume")
+    assert result.exit_code == 0, result.output
+    assert "4/4" in result.stderr
+
+
+def test_help_needs_no_config() -> None:
+    result = CliRunner().invoke(app, ["qlora", "train", "--help"], prog_name="spacy", env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "--resume" in result.stdout
+    assert "Settings of the config are overridden as in 'spacy train'" in result.stdout

@@ -1,0 +1,354 @@
+"""The component in a pipeline: what it sets, how it learns, and the company it keeps."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+import torch
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.training import Example
+from thinc.api import Adam
+
+from spacy_qlora.component import QLoRANER
+from spacy_qlora.errors import InputError, RunError
+
+TEXTS = [
+    "Patient was diagnosed with type 2 diabetes and prescribed metformin.",
+    "No complaints today.",
+    "",
+    "Started lisinopril; cough and chest pain resolved.",
+    "  \n\t ",
+    "History of asthma.",
+]
+EXPECTED = [
+    [("type 2 diabetes", "Disease"), ("metformin", "Drug")],
+    [],
+    [],
+    [("lisinopril", "Drug"), ("cough", "Symptom"), ("chest pain", "Symptom")],
+    [],
+    [("asthma", "Disease")],
+]
+Entities = list[tuple[str, str]]
+
+
+def entities(doc: Doc) -> Entities:
+    return [(ent.text, ent.label_) for ent in doc.ents]
+
+
+def component(nlp: Language, name: str = "qlora_ner") -> QLoRANER:
+    pipe = nlp.get_pipe(name)
+    assert isinstance(pipe, QLoRANER)
+    return pipe
+
+
+@pytest.fixture
+def learned(trained: Path) -> Language:
+    return spacy.load(trained)
+
+
+# Predicting
+
+
+def test_entities_are_set(learned: Language) -> None:
+    assert [entities(learned(text)) for text in TEXTS] == EXPECTED
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_a_stream_keeps_its_order_and_equals_single_calls(learned: Language, batch_size: int) -> None:
+    found = list(learned.pipe(TEXTS * 3, batch_size=batch_size))
+    assert [doc.text for doc in found] == TEXTS * 3
+    assert [entities(doc) for doc in found] == EXPECTED * 3
+
+
+def test_a_stream_is_read_no_further_than_asked(learned: Language) -> None:
+    read = []
+
+    def stream() -> Iterator[str]:
+        for text in TEXTS * 10:
+            read.append(text)
+            yield text
+
+    next(learned.pipe(stream(), batch_size=2))
+    assert len(read) <= 4
+
+
+def test_docs_without_entities_are_annotated(learned: Language) -> None:
+    for text in ("No complaints today.", "   "):
+        assert learned.make_doc(text).has_annotation("ENT_IOB") is False
+        assert learned(text).has_annotation("ENT_IOB")
+
+
+@pytest.mark.parametrize("bidirectional_from", [0, None])
+def test_a_long_text_is_read_to_its_end(learned: Language, bidirectional_from: int | None) -> None:
+    text = " ".join(TEXTS[i] for i in (0, 1, 3, 5)) + "\n"
+    many = learned(text * 40)
+    assert len(component(learned).model.windows([many])) > 10
+    # Near a window's edge the sense may change, but no part of the text goes unread.
+    found = [ent.label_ for ent in many.ents if ent.text == "metformin"]
+    assert len(found) >= 30
+    assert many.ents[-1].end_char > len(text) * 39
+
+
+def test_small_windows_score_every_token_once(trained: Path) -> None:
+    nlp = spacy.load(trained, config={"components.qlora_ner.max_pieces": 16})
+    doc = nlp(" ".join(TEXTS) * 5)
+    windows = component(nlp).model.windows([doc])
+    assert max(map(len, windows)) == 16
+    scored = sorted(word for window in windows for word in window.words)
+    assert scored == [token.i for token in doc if not token.is_space]
+
+
+def test_tags_of_other_components_are_overwritten(learned: Language) -> None:
+    ruler = learned.add_pipe("entity_ruler", first=True)
+    ruler.add_patterns([{"label": "Other", "pattern": "complaints"}])  # type: ignore[attr-defined]
+    assert entities(learned(TEXTS[1])) == []
+
+
+# Errors in the stream
+
+
+def fail_at(nlp: Language, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the component fail at one doc, as it would without memory for it."""
+    ner = component(nlp)
+    predict = ner.predict
+
+    def fail(docs: list[Doc]) -> Any:
+        if any(doc.text == text for doc in docs):
+            raise RuntimeError("out of memory")
+        return predict(docs)
+
+    monkeypatch.setattr(ner, "predict", fail)
+
+
+def test_an_error_is_raised(learned: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_at(learned, TEXTS[3], monkeypatch)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(learned.pipe(TEXTS))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        learned(TEXTS[3])
+
+
+@pytest.mark.parametrize("on_nlp", [True, False])
+def test_an_error_handler_keeps_the_other_docs(
+    learned: Language, monkeypatch: pytest.MonkeyPatch, on_nlp: bool
+) -> None:
+    fail_at(learned, TEXTS[3], monkeypatch)
+    failed: list[tuple[str, list[str], str]] = []
+
+    def handler(name: str, proc: object, docs: list[Doc], error: Exception) -> None:
+        failed.append((name, [doc.text for doc in docs], str(error)))
+
+    (learned if on_nlp else component(learned)).set_error_handler(handler)
+    found = list(learned.pipe(TEXTS, batch_size=1))
+    assert [doc.text for doc in found] == [text for text in TEXTS if text != TEXTS[3]]
+    assert [entities(doc) for doc in found] == [ents for ents in EXPECTED if ents != EXPECTED[3]]
+    assert failed == [("qlora_ner", [TEXTS[3]], "out of memory")]
+
+
+def test_without_labels_there_is_nothing_to_find(nlp: Language) -> None:
+    with pytest.raises(RunError, match="qlora_ner: not initialised") as raised:
+        nlp("Denies chest pain.")
+    assert raised.value.code == "Q304"
+
+
+# Labels
+
+
+def test_labels_come_from_the_examples(nlp: Language, examples: list[Example]) -> None:
+    assert component(nlp).labels == ()
+    nlp.initialize(lambda: examples)
+    assert component(nlp).labels == component(nlp).label_data == ("Disease", "Drug", "Symptom")
+    assert nlp.pipe_labels["qlora_ner"] == ["Disease", "Drug", "Symptom"]
+
+
+def test_labels_come_from_a_file_in_its_order(nlp: Language, examples: list[Example], tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text('["Symptom", "Drug", "Disease", "Dose"]')
+    reader = {"@readers": "spacy.read_labels.v1", "path": str(tmp_path / "labels.json")}
+    nlp.config["initialize"]["components"]["qlora_ner"] = {"labels": reader}
+    nlp.initialize(lambda: examples)
+    assert component(nlp).labels == ("Symptom", "Drug", "Disease", "Dose")
+    assert "qlora_ner" in nlp.update(examples, sgd=Adam(0.001))
+
+
+def test_a_corpus_without_entities(nlp: Language) -> None:
+    empty = [Example.from_dict(nlp.make_doc("No complaints."), {"entities": []})]
+    with pytest.raises(InputError, match="holds no entity") as raised:
+        nlp.initialize(lambda: empty)
+    assert raised.value.code == "Q303"
+
+
+def test_a_label_that_it_does_not_have(nlp: Language, examples: list[Example]) -> None:
+    component(nlp).initialize(lambda: examples, labels=["Drug", "Disease"])
+    with pytest.raises(InputError, match="label Symptom") as raised:
+        component(nlp).update(examples)
+    assert raised.value.code == "Q302"
+
+
+def test_a_new_initialisation_starts_anew(nlp: Language, examples: list[Example]) -> None:
+    def first_loss(seed: int) -> float:
+        spacy.util.fix_random_seed(seed)
+        nlp.initialize(lambda: examples)
+        return component(nlp).update(examples, sgd=Adam(0.01))["qlora_ner"]
+
+    one, same, other = first_loss(0), first_loss(0), first_loss(1)
+    assert one == same != other
+
+
+# Learning
+
+OPTIMIZERS = {
+    "ours": lambda: spacy.registry.optimizers.get("spacy-qlora.AdamW.v1")(adapter_lr=3e-3, head_lr=1e-2),
+    "thinc's Adam": lambda: Adam(3e-3, L2=0.0),
+}
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_it_learns(nlp: Language, examples: list[Example], make: Any) -> None:
+    nlp.initialize(lambda: examples)
+    optimizer = make()
+    losses = [nlp.update(examples, sgd=optimizer)["qlora_ner"] for _ in range(25)]
+    assert losses[-1] < losses[0] / 4
+    assert nlp.evaluate(examples)["ents_f"] > 0.5
+
+
+def weights(nlp: Language) -> list[torch.Tensor]:
+    return [tensor.detach().clone() for _, tensor in component(nlp).model.classifier.named_trained()]
+
+
+@pytest.mark.parametrize("sgd", [None, False])
+def test_gradients_wait_for_the_step(nlp: Language, examples: list[Example], sgd: Any) -> None:
+    nlp.initialize(lambda: examples)
+    ner, before = component(nlp), weights(nlp)
+    losses = {"qlora_ner": 1.0}
+    ner.update(examples[:3], sgd=sgd, losses=losses)
+    assert ner.update(examples[3:], sgd=sgd, losses=losses) is losses
+    assert losses["qlora_ner"] > 1.0
+    assert all(torch.equal(one, other) for one, other in zip(before, weights(nlp), strict=True))
+    ner.finish_update(OPTIMIZERS["ours"]())
+    after = weights(nlp)
+    assert not all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    ner.finish_update(OPTIMIZERS["ours"]())
+    assert all(torch.equal(one, other) for one, other in zip(after, weights(nlp), strict=True)), "nothing is left over"
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_parts_of_a_batch_make_the_same_step(base: Path, nlp: Language, examples: list[Example], make: Any) -> None:
+    nlp.replace_pipe("qlora_ner", "qlora_ner", config={"base": str(base), "dropout": 0.0, "compute_dtype": "float32"})
+
+    def step(parts: list[list[Example]]) -> list[torch.Tensor]:
+        spacy.util.fix_random_seed(0)
+        nlp.initialize(lambda: examples)
+        for part in parts:
+            component(nlp).update(part)
+        component(nlp).finish_update(make())
+        return weights(nlp)
+
+    whole, parts = step([examples]), step([examples[:1], examples[1:4], examples[4:]])
+    for one, other in zip(whole, parts, strict=True):
+        # Adam makes a step of any gradient, be it rounding: of single weights nothing can be said.
+        assert (one - other).abs().mean() < 1e-5, "where a step is 3e-3 or more"
+
+
+def test_an_empty_update_changes_nothing(nlp: Language, examples: list[Example]) -> None:
+    nlp.initialize(lambda: examples)
+    before = weights(nlp)
+    blank = Example.from_dict(nlp.make_doc("  "), {"entities": []})
+    assert component(nlp).update([], sgd=Adam(0.1)) == {"qlora_ner": 0.0}
+    assert component(nlp).update([blank], sgd=Adam(0.1)) == {"qlora_ner": 0.0}
+    assert all(torch.equal(one, other) for one, other in zip(before, weights(nlp), strict=True))
+
+
+def test_it_learns_after_it_predicted(nlp: Language, examples: list[Example]) -> None:
+    nlp.initialize(lambda: examples)
+    optimizer = OPTIMIZERS["ours"]()
+    losses = []
+    for _ in range(25):
+        losses.append(nlp.update(examples, sgd=optimizer)["qlora_ner"])
+        list(nlp.pipe(example.text for example in examples))
+    assert losses[-1] < losses[0] / 4
+
+
+# Copies, processes, company
+
+
+def test_bytes_hold_all_but_the_base(learned: Language, base: Path) -> None:
+    nlp = spacy.blank("en", config={"nlp": {"tokenizer": {"@tokenizers": "spacy-qlora.FineTokenizer.v1"}}})
+    nlp.add_pipe("qlora_ner", config={"base": str(base), "r": 4})
+    nlp.from_bytes(learned.to_bytes())
+    assert component(nlp).labels == component(learned).labels
+    assert component(nlp).settings.classifier == component(learned).settings.classifier
+    assert [entities(doc) for doc in nlp.pipe(TEXTS)] == EXPECTED
+    assert component(nlp).to_bytes() == component(learned).to_bytes()
+
+
+@pytest.mark.parametrize("opened", [True, False])
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda pipe: pickle.loads(pickle.dumps(pipe))])
+def test_copies_are_independent(learned: Language, duplicate: Any, opened: bool) -> None:
+    if opened:
+        learned(TEXTS[0])
+    ner = component(learned)
+    other = duplicate(ner)
+    assert entities(other(learned.make_doc(TEXTS[0]))) == EXPECTED[0]
+    other.model.classifier.head.weight.data.zero_()
+    assert entities(ner(learned.make_doc(TEXTS[0]))) == EXPECTED[0]
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["base opened before", "base opened by the workers"])
+def test_two_processes_find_the_same(learned: Language, opened: bool) -> None:
+    if opened:
+        learned(TEXTS[0])
+    found = list(learned.pipe(TEXTS * 2, n_process=2, batch_size=3))
+    assert [doc.text for doc in found] == TEXTS * 2
+    assert [entities(doc) for doc in found] == EXPECTED * 2
+
+
+def test_two_components_share_one_base(learned: Language, trained: Path) -> None:
+    learned.add_pipe("qlora_ner", name="second", source=spacy.load(trained))
+    assert entities(learned(TEXTS[0])) == EXPECTED[0]
+    one, two = component(learned).model.classifier, component(learned, "second").model.classifier
+    assert one.base is two.base
+    assert one.head.weight.data_ptr() != two.head.weight.data_ptr()
+
+
+def test_two_components_learn_apart(nlp: Language, base: Path, examples: list[Example]) -> None:
+    nlp.add_pipe("qlora_ner", name="second", config={"base": str(base), "r": 8})
+    optimizer = nlp.initialize(lambda: examples)
+    losses = nlp.update(examples, sgd=optimizer)
+    assert losses["qlora_ner"] > 0
+    assert losses["second"] > 0
+    classifiers = [component(nlp, name).model.classifier for name in ("qlora_ner", "second")]
+    assert [classifier.settings.lora.r for classifier in classifiers] == [4, 8]
+
+
+def test_pipes_are_selected_disabled_renamed_and_removed(learned: Language) -> None:
+    with learned.select_pipes(disable="qlora_ner"):
+        assert not learned(TEXTS[0]).has_annotation("ENT_IOB")
+    assert entities(learned(TEXTS[0])) == EXPECTED[0]
+    learned.rename_pipe("qlora_ner", "clinical")
+    assert entities(learned(TEXTS[0])) == EXPECTED[0]
+    assert entities(next(learned.pipe(TEXTS[:1], component_cfg={"clinical": {"batch_size": 1}}))) == EXPECTED[0]
+    name, removed = learned.remove_pipe("clinical")
+    assert (name, entities(removed(learned.make_doc(TEXTS[0])))) == ("clinical", EXPECTED[0])  # type: ignore[operator]
+
+
+def test_beside_a_sentencizer_and_a_ruler(learned: Language) -> None:
+    learned.add_pipe("sentencizer", first=True)
+    ruler = learned.add_pipe("entity_ruler", last=True)
+    ruler.add_patterns([{"label": "Time", "pattern": "today"}])  # type: ignore[attr-defined]
+    docs = list(learned.pipe(TEXTS))
+    assert entities(docs[1]) == [("today", "Time")]
+    assert entities(docs[0]) == EXPECTED[0]
+    assert len(list(docs[3].sents)) == 1
+
+
+def test_it_scores(learned: Language, examples: list[Example]) -> None:
+    scores = learned.evaluate(examples)
+    assert scores["ents_f"] == 1.0
+    assert set(scores["ents_per_type"]) == {"Disease", "Drug", "Symptom"}

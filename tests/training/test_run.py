@@ -1,0 +1,138 @@
+"""Whole runs of the engine's loop on a small corpus."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+from spacy.tokens import DocBin
+
+from spacy_qlora.engine.loop import Progress
+from spacy_qlora.training.config import load_config
+from spacy_qlora.training.run import train
+
+DEFAULT = Path(__file__).parents[2] / "configs" / "default.cfg"
+WEIGHTS = ("adapter/adapter_model.safetensors", "head.safetensors")
+
+
+def run(corpus: Path, base: Path, output: Path, *, resume: bool = False, **more: Any) -> Progress:
+    """`more`: Overrides, with __ for the dots."""
+    paths = {"train": corpus / "train.spacy", "dev": corpus / "dev.spacy", "base": base}
+    overrides = {f"paths.{name}": str(path) for name, path in paths.items()}
+    overrides |= {name.replace("__", "."): value for name, value in more.items()}
+    return train(DEFAULT, load_config(DEFAULT, overrides), output, resume)
+
+
+def weights(pipeline: Path) -> list[bytes]:
+    return [(pipeline / "qlora_ner" / name).read_bytes() for name in WEIGHTS]
+
+
+@pytest.fixture(scope="module")
+def finished(corpus: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Progress]:
+    """A run over four epochs of three steps, with dropout."""
+    output = tmp_path_factory.mktemp("finished")
+    return output, run(corpus, base, output, **SETTINGS)
+
+
+SETTINGS: dict[str, Any] = {
+    "training__max_epochs": 4,
+    "training__optimizer__adapter_lr": 3e-3,
+    "training__optimizer__head_lr": 1e-2,
+    "components__qlora_ner__dropout": 0.1,
+    "qlora__batch_size": 2,
+}
+
+
+def test_best_and_last_are_kept_and_load(finished: tuple[Path, Progress]) -> None:
+    output, progress = finished
+    assert sorted(path.name for path in output.iterdir()) == ["checkpoint", "model-best", "model-last"]
+    assert (progress.epoch, progress.step) == (4, 12)
+    for name in ("model-best", "model-last"):
+        nlp = spacy.load(output / name)
+        assert nlp.get_pipe("qlora_ner").labels == ("Disease", "Drug", "Symptom")  # type: ignore[attr-defined]
+        assert nlp("Denies chest pain.").has_annotation("ENT_IOB")
+    performance = json.loads((output / "model-best" / "meta.json").read_text())["performance"]
+    assert performance["ents_f"] == pytest.approx(progress.best)
+    assert set(performance) >= {"ents_p", "ents_r", "ents_f", "ents_per_type", "qlora_ner_loss"}
+
+
+def test_pipelines_hold_no_word_of_the_texts(finished: tuple[Path, Progress], corpus: Path) -> None:
+    output, _ = finished
+    texts = [doc.text for doc in DocBin().from_disk(corpus / "train.spacy").get_docs(spacy.blank("en").vocab)]
+    names = ["diabetes", "metformin", "lisinopril", "asthma", "coronary", "Aspirin"]
+    assert all(any(name in text for text in texts) for name in names)
+    for pipeline in (output / "model-best", output / "model-last"):
+        strings = json.loads((pipeline / "vocab" / "strings.json").read_text())
+        assert set(strings) <= {"Disease", "Drug", "Symptom"}
+        for path in pipeline.rglob("*"):
+            if path.is_file() and path.name != "tokenizer.json":  # that of the base, made of these texts in conftest.py
+                assert not any(name.encode() in path.read_bytes() for name in names), path
+
+
+def test_the_same_run_gives_the_same_weights(
+    finished: tuple[Path, Progress], corpus: Path, base: Path, tmp_path: Path
+) -> None:
+    run(corpus, base, tmp_path, **SETTINGS)
+    assert weights(tmp_path / "model-last") == weights(finished[0] / "model-last")
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
+    finished: tuple[Path, Progress],
+    corpus: Path,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+) -> None:
+    from spacy_qlora.training.display import Bar
+
+    shown = Bar.on_step
+
+    def stop(bar: Bar, progress: Progress) -> None:
+        shown(bar, progress)
+        if progress.step == step:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bar, "on_step", stop)
+        with pytest.raises(Stopped):
+            run(corpus, base, tmp_path, **SETTINGS)
+    progress = run(corpus, base, tmp_path, resume=True, **SETTINGS)
+    assert (progress.epoch, progress.step) == (4, 12)
+    assert weights(tmp_path / "model-last") == weights(finished[0] / "model-last")
+    assert weights(tmp_path / "model-best") == weights(finished[0] / "model-best")
+
+
+def test_a_finished_run_has_nothing_to_resume(
+    finished: tuple[Path, Progress], corpus: Path, base: Path
+) -> None:
+    output, progress = finished
+    before = weights(output / "model-last")
+    assert run(corpus, base, output, resume=True, **SETTINGS).step == progress.step
+    assert weights(output / "model-last") == before
+
+
+def test_patience_ends_a_run(corpus: Path, base: Path, tmp_path: Path) -> None:
+    still = {"training__optimizer__adapter_lr": 0.0, "training__optimizer__head_lr": 0.0}
+    progress = run(corpus, base, tmp_path, training__max_epochs=50, training__patience=3, **still)
+    assert progress.step == 4, "the first evaluation is the best, and three steps bring nothing better"
+
+
+def test_other_components_stay_as_they_are(corpus: Path, base: Path, tmp_path: Path) -> None:
+    config = load_config(DEFAULT, {})
+    config["nlp"]["pipeline"] = ["sentencizer", "qlora_ner"]
+    config["components"]["sentencizer"] = {"factory": "sentencizer"}
+    config["paths"] = {"train": str(corpus / "train.spacy"), "dev": str(corpus / "dev.spacy"), "base": str(base)}
+    config["training"]["max_steps"] = 1
+    train(DEFAULT, config, tmp_path)
+    nlp = spacy.load(tmp_path / "model-last")
+    assert nlp.pipe_names == ["sentencizer", "qlora_ner"]
+    assert len(list(nlp("Denies pain. No fever.").sents)) == 2
