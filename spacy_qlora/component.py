@@ -40,8 +40,11 @@ class QLoRANER(Pipe):
     def __init__(self, vocab: Vocab, name: str, settings: NERSettings, scorer: Callable | None = None) -> None:
         self.vocab, self.name, self.scorer = vocab, name, scorer
         self.model = NERModel(name, settings)
+        self._forget_steps()
+
+    def _forget_steps(self) -> None:
         self._words = 0  # over which losses were summed since the last step
-        self._optimizer: AdapterOptimizer | None = None
+        self._optimizer: tuple[Any, AdapterOptimizer] | None = None  # and what it was made from
 
     @property
     def settings(self) -> NERSettings:
@@ -103,8 +106,8 @@ class QLoRANER(Pipe):
             labels = sorted({span.label_ for example in get_examples() for span in example.reference.ents})
         if not labels:
             raise InputError("Q303", name=self.name)
-        self.model = NERModel(self.name, self.settings, tuple(labels), seed=torch.initial_seed() % 2**31)
-        self._optimizer = None
+        self.model = NERModel(self.name, self.settings, tuple(dict.fromkeys(labels)), torch.initial_seed() % 2**31)
+        self._forget_steps()
 
     def update(
         self,
@@ -140,9 +143,9 @@ class QLoRANER(Pipe):
         if not self._words:
             return
         if isinstance(sgd, AdamW):
-            if self._optimizer is None:
-                self._optimizer = AdapterOptimizer(self.model.classifier, sgd.settings, sgd.total_steps)
-            self._optimizer.step(self._words)
+            if self._optimizer is None or self._optimizer[0] is not sgd:
+                self._optimizer = sgd, AdapterOptimizer(self.model.classifier, sgd.settings, sgd.total_steps)
+            self._optimizer[1].step(self._words)
         else:
             apply_thinc(sgd, self.name, self.model.classifier, self._words)
         self._words = 0
@@ -163,21 +166,24 @@ class QLoRANER(Pipe):
         return [gold_tags(example, self.model.bio) for example in examples]
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
-        """RETURNS (bytes): The component without its base."""
+        """RETURNS (bytes): The component without its base. Its parts make one whole: `exclude` leaves none out."""
         return saved.to_bytes(self.model)
 
     def from_bytes(self, data: bytes, *, exclude: Iterable[str] = ()) -> "QLoRANER":
         """data (bytes): What `to_bytes` gave."""
         self.model = saved.from_bytes(self.model, data)
-        self._optimizer = None
+        self._forget_steps()
         return self
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
         """Writes cfg, tokenizer.json, adapter/, head.safetensors, base.json, and base/ if asked to carry it."""
-        saved.to_disk(self.model, Path(path), exclude)
+        saved.to_disk(self.model, Path(path))
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "QLoRANER":
         """path (Path): What `to_disk` wrote. Raises InputError where a part is missing, cut or wrong."""
         self.model = saved.from_disk(self.model, Path(path))
-        self._optimizer = None
+        self._forget_steps()
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_optimizer": None}

@@ -71,7 +71,7 @@ MESSAGES = {
     "Q306": "{name} = {value}: {reason}. Choose auto, cpu or cuda.",
     # Q4xx: training
     "Q401": "{path}: {problem}. Mend the config; 'python -m spacy debug config {path}' checks the rest of it.",
-    "Q402": "step {step}: the loss is not a number. Lower the learning rates; model-best is of step {best}.",
+    "Q402": "step {step}: the loss is not a number. Lower the learning rates; model-best, if any, holds the best so far.",
     "Q403": "{path}: no checkpoint to resume from. Leave --resume out to start anew.",
     "Q404": "{path}: the checkpoint is damaged. Leave --resume out to start anew.",
     "Q405": "{path}: the checkpoint is of another run (changed: {changed}). Restore the config, or leave --resume out.",
@@ -79,6 +79,8 @@ MESSAGES = {
     "Q407": "{path}: [training] sets none of max_epochs, max_steps and patience, so training would never end. Set one.",
     "Q408": "{path}: [nlp.pipeline] needs one component of the factory qlora_ner, and has {count}. Mend it, or use 'spacy train'.",
     "Q409": "{path}: the {split} corpus holds no document. Check --paths.{split}.",
+    "Q412": "{path}: the component {name} has to be trained too, which this loop does not do. Freeze it, or use 'spacy train'.",
+    "Q413": "{path}: {name} is among [training] frozen_components, so nothing would be trained. Take it out.",
     "Q411": "{path}: {reason}. Check the corpus file; 'python -m spacy qlora convert' makes it.",
     # Q5xx: evaluation
     "Q500": "{model}: no pipeline folder and no installed package of that name. Check the path or install the package.",

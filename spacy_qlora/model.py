@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,21 +54,27 @@ class NERModel:
         self.trained_on, self.tokenizer, self.carried = trained_on, tokenizer, carried
         self._trained = trained
         self._classifier: TokenClassifier | None = None
+        self._opening = threading.RLock()
+        self._process = os.getpid()
 
     @property
     def trained(self) -> tuple[Tensors, Tensors] | None:
         """Adapter and head as they are now; None where nothing is trained yet."""
-        return self._trained if self._classifier is None else self._classifier.trained()
+        with self._opening:
+            return self._trained if self._classifier is None else self._classifier.trained()
 
     @property
     def classifier(self) -> TokenClassifier:
         """Opens the base if need be. Raises RunError without labels, or if the weights were trained on another."""
-        if multiprocessing.parent_process() is not None:
-            torch.set_num_threads(1)  # a forked worker would wait for its parent's threads for ever
-        if self._classifier is None:
-            self._classifier = self._open()
-            self._trained = None
-        return self._classifier
+        if (
+            self._process != os.getpid()
+        ):  # a worker of nlp.pipe; forked, it would wait for its parent's threads for ever
+            torch.set_num_threads(1)
+            self._process = os.getpid()
+        with self._opening:
+            if self._classifier is None:
+                self._classifier, self._trained = self._open(), None
+            return self._classifier
 
     def _open(self) -> TokenClassifier:
         from spacy_qlora.engine.base import load_base
@@ -77,21 +84,22 @@ class NERModel:
             raise RunError("Q304", name=self.name)
         folder = self.base_folder()
         base = load_base(folder, find_device(self.settings.device), getattr(torch, self.settings.compute_dtype))
-        expected = self.trained_on
-        if expected is not None and expected.fingerprint != base.info.fingerprint:
-            one, other = (f"{info.id} ({info.fingerprint[:12]})" for info in (expected, base.info))
-            raise RunError("Q301", name=self.name, expected=one, found=other, path=folder)
-        self.trained_on, self.tokenizer = base.info, self.tokenizer or base.tokenizer
         classifier = TokenClassifier(base, len(self.bio.tags), self.settings.classifier, self.seed)
         if self._trained is not None:
             classifier.load_trained(*self._trained)
+        self.trained_on, self.tokenizer = base.info, self.tokenizer or base.tokenizer
         return classifier
 
     def base_folder(self) -> Path:
-        """Where the base lies. Raises InputError or RunError where it cannot be had."""
+        """Where the base lies. Raises InputError or RunError where it cannot be had, or is not the one trained on."""
         from spacy_qlora.engine.source import find_base
 
-        return find_base(self.settings.base, self.carried, self.trained_on)
+        folder = find_base(self.settings.base, self.carried, self.trained_on)
+        expected, found = self.trained_on, BaseInfo.from_folder(folder)
+        if expected is not None and expected.fingerprint != found.fingerprint:
+            one, other = (f"{info.id} ({info.fingerprint[:12]})" for info in (expected, found))
+            raise RunError("Q301", name=self.name, expected=one, found=other, path=folder)
+        return folder
 
     def windows(self, docs: Sequence[Doc], tags: Sequence[NDArray[np.int64]] | None = None) -> list[Window]:
         """The windows of all docs, one after another.
@@ -129,7 +137,10 @@ class NERModel:
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_classifier": None, "_trained": self.trained}
+        return {**self.__dict__, "_classifier": None, "_trained": self.trained, "_opening": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _opening=threading.RLock())
 
 
 def find_device(setting: str) -> torch.device:
@@ -142,6 +153,7 @@ def find_device(setting: str) -> torch.device:
         raise InputError("Q306", name="device", value=setting, reason="no such device") from error
     if device.type not in ("cpu", "cuda"):
         raise InputError("Q306", name="device", value=setting, reason="not supported")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("Q306", name="device", value=setting, reason="no CUDA device on this machine")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        reason = f"this machine has {torch.cuda.device_count()} CUDA devices"
+        raise InputError("Q306", name="device", value=setting, reason=reason)
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device

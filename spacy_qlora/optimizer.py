@@ -43,7 +43,7 @@ def make_adamw(
     warmup (float): Share of all steps in which the rates rise.
     decay (str): "cosine" or "linear" down to 0 at the last step, or "constant".
     grad_clip (float): Highest norm of all gradients together; 0 for none.
-    total_steps (int): Steps of the run under `spacy train`, which does not tell; without it there is no decay there.
+    total_steps (int): Steps of the run under `spacy train`, which does not tell; 0 for neither warmup nor decay there.
         `spacy qlora train` counts its steps itself.
     learn_rate (float): Of other components in the pipeline, under `spacy train`.
     RETURNS (AdamW): The optimizer.

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import srsly
 from safetensors.torch import load, load_file, save
-from tokenizers import Tokenizer
 
 from spacy_qlora.engine.files import save_tensors
 from spacy_qlora.engine.info import INFO, BaseInfo
 from spacy_qlora.engine.settings import ClassifierSettings, LoRASettings
+from spacy_qlora.engine.tokenizer import make_tokenizer
 from spacy_qlora.errors import InputError, QLoRAError
 from spacy_qlora.model import NERModel
 
@@ -22,22 +22,30 @@ CFG, TOKENIZER, HEAD, ADAPTER, BASE = "cfg", "tokenizer.json", "head.safetensors
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-def to_disk(model: NERModel, folder: Path, exclude: Iterable[str] = ()) -> None:
+def to_disk(model: NERModel, folder: Path) -> None:
     """Writes what the model has: cfg always, the rest once it is trained, base/ if the settings ask for it."""
     from spacy_qlora.engine.lora import save_adapter
 
     folder.mkdir(parents=True, exist_ok=True)
-    exclude = set(exclude)
-    if CFG not in exclude:
-        srsly.write_json(folder / CFG, config(model))
+    srsly.write_json(folder / CFG, config(model))
     if (trained := model.trained) and model.trained_on and model.tokenizer:
         adapter, head = trained
-        save_adapter(folder / ADAPTER, model.settings.classifier.lora, adapter, model.trained_on.id)
+        classifier = model.settings.classifier
+        save_adapter(folder / ADAPTER, classifier.lora, adapter, model.trained_on, classifier.layers)
         save_tensors(head, folder / HEAD)
         (folder / TOKENIZER).write_text(model.tokenizer.to_str(), encoding="utf8")
         srsly.write_json(folder / INFO, asdict(model.trained_on))
-        if model.settings.carry_base and BASE not in exclude and (source := model.base_folder()) != folder / BASE:
-            shutil.copytree(source, folder / BASE, dirs_exist_ok=True)
+        if model.settings.carry_base and (source := model.base_folder().resolve()) != (folder / BASE).resolve():
+            shutil.copytree(source, folder / BASE, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for the file, else a copy: a base is large, and never changed in place."""
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def from_disk(model: NERModel, folder: Path) -> NERModel:
@@ -47,7 +55,7 @@ def from_disk(model: NERModel, folder: Path) -> NERModel:
         if fields["trained"]:
             parts = {
                 "trained": (load_file(folder / ADAPTER / ADAPTER_WEIGHTS), load_file(folder / HEAD)),
-                "tokenizer": Tokenizer.from_file(str(folder / TOKENIZER)),
+                "tokenizer": make_tokenizer((folder / TOKENIZER).read_text(encoding="utf8")),
                 "trained_on": srsly.read_json(folder / INFO),
                 "carried": folder / BASE if (folder / BASE / INFO).exists() else None,
             }
@@ -75,7 +83,7 @@ def from_bytes(model: NERModel, data: bytes) -> NERModel:
         if message[CFG]["trained"]:
             parts = {
                 "trained": (load(message[ADAPTER]), load(message[HEAD])),
-                "tokenizer": Tokenizer.from_str(message[TOKENIZER]),
+                "tokenizer": make_tokenizer(message[TOKENIZER]),
                 "trained_on": message[INFO],
                 "carried": model.carried,
             }

@@ -319,6 +319,7 @@ SOURCES: dict[str, Case] = {
     "base weights cut": base_case(lambda folder: cut(folder / "model.safetensors"), "Q202"),
     "base weights changed": base_case(lambda folder: flip(folder / "model.safetensors"), "Q203"),
     "base weights missing": base_case(lambda folder: (folder / "model.safetensors").unlink(), "Q202"),
+    "base of another shape": base_case(change_json("config.json", hidden_size=32), "Q203"),
     "base tokenizer broken": base_case(lambda folder: (folder / "tokenizer.json").write_text("{}"), "Q202"),
 }  # fmt: skip
 
@@ -384,10 +385,10 @@ def test_an_override_that_is_none(place: Place, more: list[str]) -> None:
 # base
 
 
-def broken_checkpoint(damage: Callable[[Path], object], code: str) -> Case:
+def broken_checkpoint(damage: Callable[[Path], object], code: str, named: str = "") -> Case:
     def make(place: Place) -> tuple[list[object], str, object]:
         damage(folder := shutil.copytree(place.checkpoint, place.folder / "checkpoint"))
-        return ["base", folder, place.output], code, folder
+        return ["base", folder, place.output], code, named or folder
 
     return make
 
@@ -401,8 +402,8 @@ BASES: dict[str, Case] = {
     "a 4-bit base": lambda place: (["base", place.base, place.output], "Q208", place.base),
     "another architecture": broken_checkpoint(change_json("config.json", model_type="gpt2"), "Q213"),
     "biases": broken_checkpoint(change_json("config.json", attention_bias=True), "Q213"),
-    "another shape": broken_checkpoint(change_json("config.json", hidden_size=32), "Q204"),
-    "too few layers": broken_checkpoint(change_json("config.json", num_hidden_layers=4), "Q204"),
+    "another shape": broken_checkpoint(change_json("config.json", hidden_size=32), "Q204", "checkpoint: weight"),
+    "too few layers": broken_checkpoint(change_json("config.json", num_hidden_layers=4), "Q204", "checkpoint: weight"),
     "config.json broken": broken_checkpoint(lambda folder: (folder / "config.json").write_text("{"), "Q212"),
     "no tokenizer": broken_checkpoint(lambda folder: (folder / "tokenizer.json").unlink(), "Q212"),
     "no weights": broken_checkpoint(lambda folder: (folder / "model.safetensors").unlink(), "Q212"),

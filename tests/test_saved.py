@@ -189,15 +189,16 @@ def test_the_carried_base_serves_where_the_setting_is_gone(carrier: Path, tmp_pa
     assert entities(spacy.load(moved)) == FOUND
 
 
-def test_the_checkpoint_that_it_was_trained_on_is_quantised_once(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_checkpoint_in_place_of_a_base_is_quantised_once(
+    trained: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPACY_QLORA_CACHE", str(tmp_path / "cache"))
-    gone = {"components.qlora_ner.base": str(tmp_path / "gone")}
-    assert entities(spacy.load(trained, config=gone)) == FOUND
+    monkeypatch.delenv("SPACY_QLORA_BASE", raising=False)
+    setting = {"components.qlora_ner.base": str(checkpoint)}
+    assert entities(spacy.load(trained, config=setting)) == FOUND
     (cached,) = (tmp_path / "cache").iterdir()
     made = (cached / "model.safetensors").stat().st_mtime_ns
-    assert entities(spacy.load(trained, config=gone)) == FOUND
+    assert entities(spacy.load(trained, config=setting)) == FOUND
     assert (cached / "model.safetensors").stat().st_mtime_ns == made
 
 

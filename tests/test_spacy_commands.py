@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import spacy
-from spacy.tokens import DocBin
+from spacy.cli._util import app
+from typer.testing import CliRunner
+
+import spacy_qlora.cli  # noqa: F401
 
 DEFAULT = Path(__file__).parent.parent / "configs" / "default.cfg"
 TEXTS = ["Patient was diagnosed with type 2 diabetes and prescribed metformin.", "No complaints today.", "chest pain"]
@@ -20,17 +22,21 @@ SPANS = """
 import json, sys
 import spacy
 nlp = spacy.load(sys.argv[1])
-print(json.dumps([[(e.start_char, e.end_char, e.label_) for e in doc.ents] for doc in nlp.pipe(json.loads(sys.argv[2]))]))
+docs = nlp.pipe(json.loads(sys.argv[2]))
+print(json.dumps([[(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents] for doc in docs]))
 """
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def spacy_command(*arguments: object, **environment: str) -> str:
-    """Runs `python -m spacy` in its own process. RETURNS: What it printed."""
-    return python("-m", "spacy", *arguments, **environment)
+def spacy_command(*arguments: object) -> str:
+    """RETURNS: What the command printed."""
+    result = CliRunner().invoke(app, list(map(str, arguments)), prog_name="spacy")
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 def python(*arguments: object, cwd: Path | None = None, **environment: str) -> str:
+    """Runs Python in a process of its own. RETURNS: What it printed."""
     given = {name: value for name, value in os.environ.items() if name != "SPACY_QLORA_BASE"}
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(
@@ -58,12 +64,12 @@ STEPS = [
 
 
 @pytest.fixture(scope="module")
-def loops(corpus: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def loops(corpus: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The output folders of both loops, on the same config and steps."""
     folder = tmp_path_factory.mktemp("loops")
     spacy_command("train", DEFAULT, "--output", folder / "spacy", *paths(corpus, base), *STEPS)
     spacy_command("qlora", "train", DEFAULT, "--output", folder / "qlora", *paths(corpus, base), *STEPS)
-    yield {name: folder / name for name in ("spacy", "qlora")}
+    return {name: folder / name for name in ("spacy", "qlora")}
 
 
 def test_both_loops_learn_alike(loops: dict[str, Path]) -> None:
@@ -78,6 +84,11 @@ def test_both_loops_learn_alike(loops: dict[str, Path]) -> None:
 def test_both_loops_save_what_loads(loops: dict[str, Path], trained: Path) -> None:
     for output in loops.values():
         assert spans(output / "model-best") == spans(trained)
+
+
+@pytest.mark.xfail(strict=True, reason="${training.max_steps} in [training.optimizer] is not resolved there")
+def test_training_can_be_resumed_in_python(loops: dict[str, Path]) -> None:
+    spacy.load(loops["qlora"] / "model-best").resume_training()
 
 
 def test_evaluate(loops: dict[str, Path], corpus: Path, tmp_path: Path) -> None:
@@ -119,7 +130,9 @@ def test_assemble_needs_no_base(trained: Path, tmp_path: Path) -> None:
     config["components"] = {"qlora_ner": {"source": str(trained)}}
     config["paths"]["base"] = "no/such/base"
     config.to_disk(tmp_path / "assemble.cfg")
-    spacy_command("assemble", tmp_path / "assemble.cfg", tmp_path / "assembled")
+    # spaCy reads the optimizer's section by itself there, without what its variables stand for.
+    fixed = ["--training.optimizer.total_steps", 0]
+    spacy_command("assemble", tmp_path / "assemble.cfg", tmp_path / "assembled", *fixed)
     assert spans(tmp_path / "assembled") == spans(trained)
 
 
@@ -131,7 +144,7 @@ def install(pipeline: Path, folder: Path, name: str) -> Path:
     offline = {"PIP_NO_INDEX": "1", "HF_HUB_OFFLINE": "1"}
     (packages := folder / "packages").mkdir()
     package = ["package", pipeline, packages, "--name", name, "--version", "1.2.3"]
-    spacy_command(*package, "--build", "none", **offline)
+    python("-m", "spacy", *package, "--build", "none", **offline)
     source = packages / f"en_{name}-1.2.3"
     python("-m", "build", "--wheel", "--no-isolation", "--outdir", packages, source, **offline)
     (wheel,) = packages.glob("*.whl")
@@ -177,11 +190,6 @@ def test_a_wheel_carries_its_base(trained: Path, tmp_path: Path) -> None:
 
 
 def test_package_builds_a_wheel_by_itself(trained: Path, tmp_path: Path) -> None:
-    """As in the documentation of spaCy; its build tool may ask for setuptools from the network."""
-    spacy_command("package", trained, tmp_path, "--name", "ner", "--version", "1.2.3", "--build", "wheel")
+    """As spaCy's documentation has it; the build may ask the network for setuptools, and does without it else."""
+    python("-m", "spacy", "package", trained, tmp_path, "--name", "ner", "--version", "1.2.3", "--build", "wheel")
     assert list(tmp_path.rglob("en_ner-1.2.3-*.whl"))
-
-
-def test_a_corpus_that_spacy_wrote_is_ours_too(corpus: Path) -> None:
-    docs = list(DocBin().from_disk(corpus / "dev.spacy").get_docs(spacy.blank("en").vocab))
-    assert sum(len(doc.ents) for doc in docs) == 9

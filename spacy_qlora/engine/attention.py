@@ -32,6 +32,9 @@ def attend(
     mask = None if causal else attention_mask
     if query.requires_grad and query.device.type == "cpu" and query.shape[2] <= SHORT:
         mixed = attend_by_products(query, key, value, mask, causal, scaling)
+    elif mask is not None and query.device.type == "cuda":  # grouped heads with a mask have no fused kernel there
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
     else:
         mixed = scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=True

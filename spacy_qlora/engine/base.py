@@ -19,6 +19,7 @@ from transformers import MistralConfig, MistralModel
 
 from spacy_qlora.engine.attention import ATTENTION
 from spacy_qlora.engine.info import BaseInfo
+from spacy_qlora.engine.tokenizer import make_tokenizer
 from spacy_qlora.errors import InputError
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -35,16 +36,15 @@ class Base:
 
     info (BaseInfo): Where it came from.  config (MistralConfig): Its shape.  tokenizer (Tokenizer): Its pieces.
     leaves (Mapping[str, nn.Module]): Embedding, norms and Linear4bit by name, such as "layers.0.mlp.up_proj".
+    device, dtype: Where it lies and what it computes in.
     """
 
     def __init__(
         self, info: BaseInfo, config: MistralConfig, tokenizer: Tokenizer, leaves: Mapping[str, nn.Module]
     ) -> None:
         self.info, self.config, self.tokenizer, self.leaves = info, config, tokenizer, leaves
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.leaves["norm"].parameters()).device
+        norm = next(leaves["norm"].parameters())
+        self.device, self.dtype = norm.device, norm.dtype
 
     def build(self, layers: int | None = None) -> MistralModel:
         """A model around the shared modules: a new tree that an adapter may change, with no new weights.
@@ -77,12 +77,13 @@ def load_base(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
 def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
     info = BaseInfo.from_folder(folder)
     try:
-        config = read_config(json.loads((folder / CONFIG).read_text(encoding="utf8")))
+        fields = json.loads((folder / CONFIG).read_text(encoding="utf8"))
+        config = read_config(fields)
         tensors = read_weights(folder)
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        tokenizer = make_tokenizer((folder / TOKENIZER).read_text(encoding="utf8"))
     except Exception as error:  # tokenizers raises nothing narrower
         raise InputError("Q202", path=folder) from error
-    if (found := fingerprint(tensors)) != info.fingerprint:
+    if (found := fingerprint(tensors, fields)) != info.fingerprint:
         raise InputError("Q203", path=folder, expected=info.fingerprint[:12], found=found[:12])
     leaves = {
         name: _fill(module, f"{PREFIX}{name}.weight", tensors, device, dtype)
@@ -124,7 +125,8 @@ def _fill(
 
 def read_config(fields: dict[str, Any]) -> MistralConfig:
     """fields: A config.json of either line of transformers, of a Mistral or of a Llama."""
-    return MistralConfig(**shape_fields(fields), sliding_window=None, use_cache=False)
+    # A copy: transformers 5 writes into nested settings.
+    return MistralConfig(**copy.deepcopy(shape_fields(fields)), sliding_window=None, use_cache=False)
 
 
 def shape_fields(fields: dict[str, Any]) -> dict[str, Any]:
@@ -143,9 +145,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
 
 
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes, in the order of names."""
-    digest = hashlib.sha256()
+def fingerprint(tensors: Mapping[str, Tensor], fields: dict[str, Any]) -> str:
+    """SHA-256 over what a base keeps of its config.json, and names, types, shapes and bytes in the order of names."""
+    digest = hashlib.sha256(json.dumps(shape_fields(fields), sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)

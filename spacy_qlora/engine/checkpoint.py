@@ -71,5 +71,5 @@ def load_checkpoint(
     torch.set_rng_state(tensors["random"])
     if "random.cuda" in tensors and classifier.device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random.cuda"], classifier.device)
-    optimizer.schedule.step(progress["step"])
+    optimizer.go_to(progress["step"])
     return progress

@@ -61,6 +61,11 @@ class TokenClassifier(nn.Module):
         assert batch.tags is not None
         return cross_entropy(self(batch), batch.tags, reduction="sum", ignore_index=IGNORED)
 
+    def lengths(self, windows: Sequence[Window]) -> list[int]:
+        """Pieces of each window, the begin-of-text that `collate` puts before it counted."""
+        lead = self.base.config.bos_token_id is not None
+        return [len(window) + lead for window in windows]
+
     def collate(self, windows: Sequence[Window]) -> Batch:
         return collate(windows, self.base.config.bos_token_id).to(self.device)
 
@@ -71,7 +76,7 @@ class TokenClassifier(nn.Module):
         """
         self.train()
         total, words = 0.0, 0
-        for chosen in by_budget([len(window) for window in windows], budget):
+        for chosen in by_budget(self.lengths(windows), budget):
             batch = self.collate([windows[i] for i in chosen])
             loss = self.loss(batch)
             loss.backward()
@@ -87,7 +92,7 @@ class TokenClassifier(nn.Module):
         """
         self.eval()
         scores: list[NDArray[np.float32]] = [np.zeros((0, 0), np.float32)] * len(windows)
-        for chosen in by_budget([len(window) for window in windows], budget):
+        for chosen in by_budget(self.lengths(windows), budget):
             batch = [windows[i] for i in chosen]
             rows = self(self.collate(batch)).cpu().split([len(window.words) for window in batch])
             for i, row in zip(chosen, rows, strict=True):

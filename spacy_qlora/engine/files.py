@@ -18,7 +18,7 @@ from spacy_qlora.errors import InputError
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a safetensors file that others may read, where safetensors itself gives it to its owner alone.
+    """Writes a safetensors file with the usual permissions, where safetensors itself gives it to its owner alone.
 
     Raises OSError where the disk is full or the path cannot be written.
     """
@@ -28,35 +28,54 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
         if code := re.search(r"os error (\d+)", str(error)):
             raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
         raise
-    path.chmod(0o644)
+    path.chmod(0o666 & ~current_umask())
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def require_place(path: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Raises InputError where something stands at `path` that this program did not write.
+
+    is_ours: Whether an existing folder is one that it wrote and may replace.
+    """
+    if path.exists() and not (path.is_dir() and (is_ours(path) or not any(path.iterdir()))):
+        raise InputError("Q004", path=path)
 
 
 @contextmanager
 def new_folder(path: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
     """Yields a temporary folder beside `path` that takes its place when the block ends without an error.
 
-    is_ours: Whether an existing folder at `path` is one that this program wrote and may replace.
-    Raises InputError where something else stands at `path`.
+    is_ours: As in `require_place`, which it calls.
     """
     path = path.absolute()
-    if path.exists() and not (path.is_dir() and (is_ours(path) or not any(path.iterdir()))):
-        raise InputError("Q004", path=path)
+    aside = path.with_name(f".{path.name}.old")
+    if aside.exists() and not path.exists():  # a run was killed between the two renames below
+        aside.rename(path)
+    require_place(path, is_ours)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        temporary.chmod(0o755)
+        temporary.chmod(0o777 & ~current_umask())
         yield temporary
-        replace_folder(temporary, path)
+        replace_folder(temporary, path, aside)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def replace_folder(new: Path, path: Path) -> None:
-    """Renames `new` to `path`; a reader finds the old folder or the new one, never a mixture."""
+def replace_folder(new: Path, path: Path, aside: Path) -> None:
+    """Renames `new` to `path`; what stood there stands `aside` for a moment, and comes back if that fails."""
+    shutil.rmtree(aside, ignore_errors=True)
     if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        path.rename(old / "old")
+        path.rename(aside)
+    try:
         new.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        new.rename(path)
+    except OSError:
+        if aside.exists():
+            aside.rename(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

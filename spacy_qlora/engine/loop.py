@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,6 @@ from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.optimizer import AdapterOptimizer
 from spacy_qlora.engine.settings import LoopSettings, OptimizerSettings
 from spacy_qlora.engine.window import Window
-from spacy_qlora.errors import RunError
 
 Step = list[list[int]]  # the windows' numbers, by micro-batch
 
@@ -130,7 +130,7 @@ class Loop:
     def _plan(self, epoch: int) -> list[Step]:
         """The steps of one epoch, the same for the same seed."""
         generator = torch.Generator().manual_seed(self.schedule.seed * 1_000_003 + epoch)
-        lengths = [len(window) for window in self.windows]
+        lengths = self.classifier.lengths(self.windows)
         settings = self.settings
         if not settings.batch_size:
             batches = shuffled(lengths, settings.batch_pieces, generator)
@@ -154,9 +154,7 @@ class Loop:
         for batch in step:
             part, counted = self.classifier.accumulate([self.windows[i] for i in batch], self.settings.batch_pieces)
             loss, words = loss + part, words + counted
-        norm = self.optimizer.step(words)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise RunError("Q402", step=self.progress.step, best=self.progress.best_step)
+        self.optimizer.step(words)
         progress = self.progress
         progress.loss = (progress.loss * progress.words + loss) / (progress.words + words)
         progress.words += words
@@ -193,6 +191,16 @@ class Loop:
             "loop": asdict(self.settings),
             "optimizer": asdict(self.optimizer_settings),
             "seed": self.schedule.seed,
-            "pieces": sum(len(window) for window in self.windows),
+            "compute_dtype": str(classifier.base.dtype),
+            "corpus": _digest(self.windows),
             "total_steps": self.total_steps,
         }
+
+
+def _digest(windows: Sequence[Window]) -> str:
+    """SHA-256 over the pieces and tags of all windows."""
+    digest = hashlib.sha256()
+    for window in windows:
+        digest.update(window.pieces.tobytes())
+        digest.update(b"" if window.tags is None else window.tags.tobytes())
+    return digest.hexdigest()

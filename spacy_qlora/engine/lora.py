@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from spacy_qlora.engine.files import save_tensors
+from spacy_qlora.engine.info import BaseInfo
 from spacy_qlora.engine.settings import LoRASettings
 
 PEFT_PREFIX = "base_model.model."
@@ -52,10 +53,12 @@ def add_lora(model: nn.Module, settings: LoRASettings) -> dict[str, nn.Parameter
     }
 
 
-def save_adapter(folder: Path, settings: LoRASettings, tensors: Mapping[str, Tensor], base: str) -> None:
+def save_adapter(
+    folder: Path, settings: LoRASettings, tensors: Mapping[str, Tensor], base: BaseInfo, layers: int | None
+) -> None:
     """Writes the two files that peft reads: `PeftModel.from_pretrained(AutoModel.from_pretrained(base), folder)`.
 
-    base: The base's id, for peft's `base_model_name_or_path`.
+    base: For peft's `base_model_name_or_path`.  layers: How many layers from the bottom are adapted; all if None.
     """
     folder.mkdir(parents=True, exist_ok=True)
     LoraConfig(
@@ -64,7 +67,9 @@ def save_adapter(folder: Path, settings: LoRASettings, tensors: Mapping[str, Ten
         lora_dropout=settings.dropout,
         target_modules=sorted(settings.target_modules),
         task_type="FEATURE_EXTRACTION",  # the head is not part of the adapter: it lies in head.safetensors
-        base_model_name_or_path=base,
+        base_model_name_or_path=base.id,
+        revision=base.revision or None,
+        layers_to_transform=None if layers is None else list(range(layers)),
         inference_mode=True,
     ).save_pretrained(str(folder))
     save_tensors(tensors, folder / WEIGHTS)

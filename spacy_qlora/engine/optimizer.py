@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.settings import OptimizerSettings
+from spacy_qlora.errors import RunError
 
 
 class AdapterOptimizer:
@@ -30,13 +31,23 @@ class AdapterOptimizer:
         """Applies the gradients of summed losses and clears them.
 
         words: Over how many words the losses were summed.  RETURNS: The norm of the mean's gradients before clipping.
+        Raises RunError where it is not a number, as it is once a loss is not; nothing is applied then.
         """
         for parameter in self.parameters:
             if parameter.grad is not None:
                 parameter.grad /= max(words, 1)
         norm = float(clip_grad_norm_(self.parameters, self.settings.grad_clip or math.inf))
-        if math.isfinite(norm):
-            self.adamw.step()
+        if not math.isfinite(norm):
+            raise RunError("Q402", step=self.schedule.last_epoch + 1)
+        self.adamw.step()
         self.schedule.step()
         self.adamw.zero_grad(set_to_none=True)
         return norm
+
+    def go_to(self, step: int) -> None:
+        """Sets the learning rates to those of `step`, for a run that goes on."""
+        self.schedule.last_epoch = step
+        for group, rate, factor in zip(
+            self.adamw.param_groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = rate * factor(step)

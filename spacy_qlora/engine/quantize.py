@@ -51,23 +51,25 @@ def save_base(
     shape: dict[str, Any],
     tokenizer: Tokenizer,
     weights: Iterable[tuple[str, Tensor]],
+    source: str,
 ) -> BaseInfo:
     """Quantises `weights` one at a time and writes the base to `out`; nothing stands there until all of it does.
 
     shape: Fields of a config.json, of a Mistral or a Llama.
+    source: Where the weights come from, for errors.
     weights: (name, tensor) as in MistralForCausalLM; what the classifier does not need (lm_head) is left out.
     Raises InputError where a weight is missing or has the wrong shape, or `out` holds something else.
     """
     tensors: dict[str, Tensor] = {}
     expected = parameter_shapes(read_config(shape))
-    for name, weight in tqdm(weights, desc="Quantising", unit=" weights", total=len(expected)):
-        if name in expected:
-            if tuple(weight.shape) != expected.pop(name):
-                raise InputError("Q204", source=info.id, name=name)
-            tensors.update(quantize(name, weight))
+    needed = ((name, weight) for name, weight in weights if name in expected)
+    for name, weight in tqdm(needed, desc="Quantising", unit=" weights", total=len(expected)):
+        if tuple(weight.shape) != expected.pop(name):
+            raise InputError("Q204", source=source, name=name)
+        tensors.update(quantize(name, weight))
     if expected:
-        raise InputError("Q204", source=info.id, name=min(expected))
-    info = replace(info, fingerprint=fingerprint(tensors))
+        raise InputError("Q204", source=source, name=min(expected))
+    info = replace(info, fingerprint=fingerprint(tensors, shape))
     config = {
         **shape_fields(shape),
         "model_type": "mistral",

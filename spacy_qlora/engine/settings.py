@@ -74,7 +74,7 @@ class OptimizerSettings:
         require(self.decay in DECAYS, "decay", self.decay, f"one of {list(DECAYS)}")
 
     def factor(self, step: int, total: int) -> float:
-        """What the learning rates are multiplied by at `step` of `total`; without a total there is no decay."""
+        """What the learning rates are multiplied by at `step` of `total`; always 1 without a total."""
         warmup = max(1, round(self.warmup * total))
         if step < warmup:
             return (step + 1) / warmup

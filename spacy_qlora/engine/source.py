@@ -14,9 +14,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from spacy_qlora.engine import embedded
-from spacy_qlora.engine.base import TOKENIZER
+from spacy_qlora.engine.base import CONFIG, TOKENIZER
 from spacy_qlora.engine.info import INFO, BaseInfo
 from spacy_qlora.engine.quantize import save_base
+from spacy_qlora.engine.tokenizer import make_tokenizer
 from spacy_qlora.errors import InputError
 
 # A snapshot's other formats (Mistral's consolidated.safetensors, pickles) are never fetched.
@@ -35,13 +36,14 @@ def make_base(name: str, out: Path, revision: str | None = None) -> BaseInfo:
             model, tokenizer = embedded.read_gguf(path)
             info = BaseInfo(id=embedded.NAME, revision=embedded.WHEEL)
             weights = model.state_dict().items()
-            return save_base(out, info, model.config.to_dict(), tokenizer.backend_tokenizer, weights)
+            return save_base(out, info, model.config.to_dict(), tokenizer.backend_tokenizer, weights, embedded.WHEEL)
     folder = Path(name) if Path(name).is_dir() else find_snapshot(name, revision)
     if (folder / INFO).exists():
         raise InputError("Q208", path=folder)
-    info = BaseInfo(id=name, revision=folder.name if folder.parent.name == "snapshots" else "")
+    is_local = Path(name).is_dir()  # whose whole path is nobody else's business
+    info = BaseInfo(id=folder.resolve().name if is_local else name, revision="" if is_local else folder.name)
     shape, tokenizer = read_checkpoint(folder)
-    return save_base(out, info, shape, tokenizer, read_shards(folder))
+    return save_base(out, info, shape, tokenizer, read_shards(folder), str(folder))
 
 
 def find_snapshot(name: str, revision: str | None = None) -> Path:
@@ -49,7 +51,7 @@ def find_snapshot(name: str, revision: str | None = None) -> Path:
     try:
         try:
             cached = Path(snapshot_download(name, revision=revision, local_files_only=True))
-            if all(shard.exists() for shard in list_shards(cached)):
+            if all(path.exists() for path in (cached / CONFIG, cached / TOKENIZER, *list_shards(cached))):
                 return cached
         except LocalEntryNotFoundError:
             pass
@@ -65,9 +67,9 @@ def find_snapshot(name: str, revision: str | None = None) -> Path:
 def read_checkpoint(folder: Path) -> tuple[dict[str, object], Tokenizer]:
     """The config.json and tokenizer of a checkpoint. Raises InputError where they are missing or of another kind."""
     try:
-        shape = json.loads((folder / "config.json").read_text(encoding="utf8"))
+        shape = json.loads((folder / CONFIG).read_text(encoding="utf8"))
         kind = shape["model_type"]
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        tokenizer = make_tokenizer((folder / TOKENIZER).read_text(encoding="utf8"))
     except Exception as error:  # tokenizers raises nothing narrower
         raise InputError("Q212", path=folder) from error
     if kind not in ("mistral", "llama") or shape.get("attention_bias") or shape.get("mlp_bias"):
@@ -101,25 +103,33 @@ def find_base(setting: str, carried: Path | None, trained_on: BaseInfo | None) -
 
     First what SPACY_QLORA_BASE or the setting names, if a base lies there; then the one that the pipeline carries; then
     the checkpoint that the setting names or that the pipeline was trained on, quantised once into the user's cache.
+    A folder that only happens to be named as the setting is does not stand before a carried base.
 
     carried: The base/ in the pipeline's own folder, if any.  trained_on: What the pipeline says of its base.
     Raises InputError or RunError where none can be had.
     """
-    explicit = os.environ.get("SPACY_QLORA_BASE")
-    wanted = Path(explicit or setting)
-    if (wanted / INFO).exists():
+    if explicit := os.environ.get("SPACY_QLORA_BASE"):
+        if not (Path(explicit) / INFO).exists():
+            raise InputError("Q201", path=explicit)
+        return Path(explicit)
+    wanted = Path(setting)
+    if (wanted / INFO).exists() and (carried is None or BaseInfo.from_folder(wanted) == trained_on):
         return wanted
-    if explicit:
-        raise InputError("Q201", path=explicit)
     if carried is not None:
         return carried
     name, revision = setting, None
     if trained_on is not None and not wanted.exists():
         name, revision = trained_on.id, trained_on.revision or None
-    cached = cache_folder() / f"{name.replace('/', '--')}@{revision or 'main'}"
+    version = revision or (_changed(wanted) if wanted.is_dir() else "main")
+    cached = cache_folder() / f"{str(wanted.resolve() if wanted.is_dir() else name).replace('/', '--')}@{version}"
     if not (cached / INFO).exists():
         make_base(name, cached, revision)
     return cached
+
+
+def _changed(checkpoint: Path) -> str:
+    """When a local checkpoint was last written to, in nanoseconds: another one in its place is not taken for it."""
+    return str(max((path.stat().st_mtime_ns for path in checkpoint.iterdir()), default=0))
 
 
 def cache_folder() -> Path:

@@ -26,10 +26,7 @@ def cut_windows(
     tags: [all tokens] tag numbers, indexed by `words`.
     """
     starts = window_starts(len(pieces), size)
-    context = positions[None, :] - starts[:, None]  # [windows, words]: pieces to the left
-    after = np.minimum(starts + size, len(pieces))[:, None] - 1 - positions[None, :]
-    served = context if causal else np.minimum(context, after)
-    owner = np.where((context >= 0) & (after >= 0), served, -1).argmax(0)
+    owner = _owners(positions, starts, size, causal)
     windows = []
     for i, start in enumerate(starts):
         mine = owner == i
@@ -44,6 +41,17 @@ def cut_windows(
                 )
             )
     return windows
+
+
+def _owners(positions: NDArray[np.int64], starts: NDArray[np.int64], size: int, causal: bool) -> NDArray[np.int64]:
+    """RETURNS: [words] the number of the window that scores each word."""
+    latest = np.searchsorted(starts, positions, side="right") - 1
+    # Windows start at least half a window apart, but for the last one: at most four reach a word.
+    candidates = np.maximum(latest - np.arange(4)[::-1, None], 0)
+    left = positions - starts[candidates]
+    right = size - 1 - left
+    served = np.where(right >= 0, left if causal else np.minimum(left, right), -1)
+    return candidates[served.argmax(0), np.arange(len(positions))]
 
 
 def window_starts(length: int, size: int) -> NDArray[np.int64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from types import TracebackType
 
@@ -58,7 +57,11 @@ class Bar:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Highest use so far, in bytes: allocated on a CUDA device, or resident in the process."""
+    """Highest use so far, in bytes: allocated on a CUDA device, or resident in the process; 0 where no one tells."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from thinc.api import Config
 from tqdm import tqdm
 
 from spacy_qlora.component import QLoRANER
+from spacy_qlora.engine.files import require_place
 from spacy_qlora.engine.loop import Hooks, Loop, Progress
 from spacy_qlora.errors import InputError, QLoRAError
 from spacy_qlora.training.config import CorpusReader, TrainingConfig, problem, resolve
 from spacy_qlora.training.display import Bar, describe
-from spacy_qlora.training.save import save_pipeline
+from spacy_qlora.training.save import is_pipeline, save_pipeline
 
 BEST, LAST, STATE = "model-best", "model-last", "checkpoint"
 
@@ -32,9 +33,11 @@ def train(path: Path, config: Config, output: Path, resume: bool = False) -> Pro
     resume: Go on where the run in `output` stopped.
     RETURNS: Where the run ended. Raises InputError or RunError where it cannot be started or finished.
     """
+    for name in (BEST, LAST):
+        require_place(output / name, is_ours=is_pipeline)
     nlp = make_pipeline(path, config)
-    ner = only_component(path, nlp)
     run = resolve(path, nlp)
+    ner = only_component(path, nlp, run.training["frozen_components"])
     windows = ner.training_windows(read_corpus(path, "train", run.train, nlp))
     if not windows:
         raise InputError("Q409", path=path, split="train")
@@ -46,7 +49,8 @@ def train(path: Path, config: Config, output: Path, resume: bool = False) -> Pro
     if resume:
         loop.resume()
     print(describe(ner, loop))
-    log_step, finalize = run.training["logger"](nlp, sys.stdout, sys.stderr)
+    with nlp.select_pipes(enable=[ner.name]):  # the logger has a column for each component that is trained
+        log_step, finalize = run.training["logger"](nlp, sys.stdout, sys.stderr)
     with Bar(loop) as bar:
         progress = loop.run(Hooks(*make_hooks(nlp, ner, run, output, log_step), on_step=bar.on_step))
     finalize()
@@ -83,11 +87,16 @@ def damaged(path: Path, split: str) -> InputError:
     return InputError("Q411", path=path, reason=f"the {split} corpus is damaged, or no .spacy file")
 
 
-def only_component(path: Path, nlp: Language) -> QLoRANER:
-    """The one component that this loop trains; others are left as they are, so they must need no training."""
+def only_component(path: Path, nlp: Language, frozen: Sequence[str]) -> QLoRANER:
+    """The one component that this loop trains. Raises InputError where it is not one, or another has to be trained."""
     found = [pipe for _, pipe in nlp.pipeline if isinstance(pipe, QLoRANER)]
     if len(found) != 1:
         raise InputError("Q408", path=path, count=len(found))
+    for name, pipe in nlp.pipeline:
+        if pipe is found[0] and name in frozen:
+            raise InputError("Q413", path=path, name=name)
+        if pipe is not found[0] and getattr(pipe, "is_trainable", False) and name not in frozen:
+            raise InputError("Q412", path=path, name=name)
     return found[0]
 
 

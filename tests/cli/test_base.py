@@ -26,7 +26,7 @@ def test_a_checkpoint_becomes_a_base(checkpoint: Path, base: Path, tmp_path: Pat
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in out.iterdir()) == FILES
     info = json.loads((out / "base.json").read_text())
-    assert f"{out}: {checkpoint}, " in " ".join(result.stdout.split())
+    assert f"{out}: {checkpoint.name}, " in " ".join(result.stdout.split())
     assert f"fingerprint {info['fingerprint'][:12]}" in " ".join(result.stdout.split())
     assert "Quantising: " in result.stderr, "the progress bar"
     assert info == json.loads((base / "base.json").read_text()), "the same checkpoint always gives the same base"

@@ -21,7 +21,13 @@ def run(corpus: Path, base: Path, output: Path, *more: object) -> Result:
 
 
 def test_a_run_from_config_to_pipelines(corpus: Path, base: Path, tmp_path: Path) -> None:
-    more = ["--training.max_steps=2", "--components.qlora_ner.r", 4, "--components.qlora_ner.target_modules", '["v_proj"]']
+    more = [
+        "--training.max_steps=2",
+        "--components.qlora_ner.r",
+        4,
+        "--components.qlora_ner.target_modules",
+        '["v_proj"]',
+    ]
     result = run(corpus, base, tmp_path / "deep" / "output", *more, "--nlp.batch_size", 2)
     assert result.exit_code == 0, result.output
     for name in ("model-best", "model-last"):

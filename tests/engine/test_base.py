@@ -170,6 +170,11 @@ def other_fingerprint(base: Path) -> None:
     (base / "base.json").write_text(json.dumps({**info, "fingerprint": "0" * 64}))
 
 
+def other_depth(base: Path) -> None:
+    fields = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**fields, "num_hidden_layers": 4}))
+
+
 def cut_tokenizer(base: Path) -> None:
     (base / "tokenizer.json").write_text('{"version": "1.0"')
 
@@ -188,6 +193,7 @@ def cut_tokenizer(base: Path) -> None:
         (lambda base: (base / "model.safetensors").unlink(), "Q202"),
         (lambda base: (base / "base.json").unlink(), "Q201"),
         (lambda base: (base / "config.json").write_text("{"), "Q202"),
+        (other_depth, "Q203"),
         (shutil.rmtree, "Q201"),
     ],
 )
@@ -226,7 +232,7 @@ def test_rotary_settings_survive(checkpoint: Path, tmp_path: Path, line: int, sc
     frequencies = load_base(tmp_path / "base", CPU, torch.float32).build().rotary_emb.inv_freq
     plain = 1 / 54321.0 ** (torch.arange(0, 16, 2) / 16)
     assert torch.allclose(frequencies, plain) == (scaling is None)
-    assert torch.allclose(frequencies[:1], plain[:1]), "the fastest turn is not scaled"
+    assert torch.allclose(frequencies[:2], plain[:2]), "fast turns are not scaled"
     stock = AutoModel.from_config(AutoConfig.from_pretrained(tmp_path / "base"))
     assert torch.equal(stock.rotary_emb.inv_freq, frequencies)
 
@@ -246,7 +252,7 @@ def windows() -> list[Window]:
 
 def stored(base: Base) -> str:
     """The fingerprint of what lies in memory now."""
-    return fingerprint({f"model.{name}": value for name, value in _state(base)})
+    return fingerprint({f"model.{name}": value for name, value in _state(base)}, {})
 
 
 def _state(base: Base) -> Iterator[tuple[str, Tensor]]:

@@ -205,6 +205,7 @@ def test_another_safetensors_file_is_refused(base: Path, tmp_path: Path, metadat
         ({"lora": replace(LORA, r=8)}, "classifier"),
         ({"lora": replace(LORA, dropout=0.2)}, "classifier"),
         ({"tags": 7}, "tags"),
+        ({"dtype": torch.float32}, "compute_dtype"),
         ({"schedule": replace(EPOCHS, seed=8)}, "seed"),
         ({"schedule": replace(EPOCHS, max_epochs=4)}, "total_steps"),
     ],
@@ -225,6 +226,7 @@ def test_a_checkpoint_of_other_settings_is_refused(
 def test_a_checkpoint_of_another_corpus_is_refused(base: Path, tmp_path: Path, finished: bytes) -> None:
     (tmp_path / FILE).write_bytes(finished)
     loop = make_loop(base, tmp_path)
-    loop.windows = loop.windows[1:]
-    with pytest.raises(InputError, match=r"Q405.*pieces"):
+    first = loop.windows[0]
+    loop.windows = [replace(first, tags=first.tags[::-1]), *loop.windows[1:]]
+    with pytest.raises(InputError, match=r"Q405.*corpus"):
         loop.resume()

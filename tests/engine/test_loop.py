@@ -200,7 +200,7 @@ def test_a_loss_that_is_no_number_ends_the_run(base: Path, tmp_path: Path) -> No
 
     with pytest.raises(RunError, match="Q402") as caught:
         loop.run(Hooks(lambda: 0.5, record.on_evaluation, spoil))
-    assert caught.value.where == {"step": 9, "best": 6}
+    assert caught.value.where == {"step": 9}
     assert record.evaluated == [(1, 6, True)]
 
 

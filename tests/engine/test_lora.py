@@ -13,6 +13,7 @@ from transformers import AutoModel
 
 from spacy_qlora.engine.base import load_base
 from spacy_qlora.engine.classifier import TokenClassifier
+from spacy_qlora.engine.info import BaseInfo
 from spacy_qlora.engine.lora import LoRALinear, save_adapter
 from spacy_qlora.engine.settings import LINEARS, ClassifierSettings, LoRASettings
 from spacy_qlora.engine.window import Window
@@ -67,7 +68,7 @@ def stock_states(model: nn.Module) -> Tensor:
 def test_outputs_and_gradients_are_those_of_peft(base: Path, tmp_path: Path, targets: tuple[str, ...]) -> None:
     lora = LoRASettings(r=4, alpha=12, target_modules=targets)
     classifier = causal_classifier(base, lora)
-    save_adapter(tmp_path, lora, classifier.trained()[0], base="tiny")
+    save_adapter(tmp_path, lora, classifier.trained()[0], BaseInfo(id="tiny"), layers=None)
     reference = PeftModel.from_pretrained(stock(base), tmp_path, is_trainable=True)
     ours, theirs = states(classifier), stock_states(reference)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
@@ -87,13 +88,14 @@ def test_outputs_and_gradients_are_those_of_peft(base: Path, tmp_path: Path, tar
 
 def test_peft_reads_what_we_save(base: Path, tmp_path: Path) -> None:
     lora = LoRASettings(r=8, alpha=16, dropout=0.1, target_modules=("v_proj", "q_proj"))
-    classifier = TokenClassifier(load_base(base, CPU, torch.bfloat16), 3, ClassifierSettings(lora))
-    save_adapter(tmp_path / "adapter", lora, classifier.trained()[0], base="org/tiny")
+    classifier = TokenClassifier(load_base(base, CPU, torch.bfloat16), 3, ClassifierSettings(lora, layers=2))
+    save_adapter(tmp_path / "adapter", lora, classifier.trained()[0], BaseInfo("org/tiny", "v1"), layers=2)
     config = PeftConfig.from_pretrained(str(tmp_path / "adapter"))
     assert isinstance(config, LoraConfig)
     assert (config.r, config.lora_alpha, config.lora_dropout) == (8, 16, 0.1)
     assert config.target_modules == {"q_proj", "v_proj"}
-    assert config.base_model_name_or_path == "org/tiny"
+    assert (config.base_model_name_or_path, config.revision) == ("org/tiny", "v1")
+    assert config.layers_to_transform == [0, 1]
     assert config.task_type == "FEATURE_EXTRACTION"
     assert {path.name for path in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", WEIGHTS}
     saved = load_file(tmp_path / "adapter" / WEIGHTS)

@@ -45,7 +45,7 @@ def test_anything_else_becomes_bfloat16(name: str) -> None:
 def test_half_precision_checkpoints_are_read(checkpoint: Path, tmp_path: Path) -> None:
     shape, tokenizer = read_checkpoint(checkpoint)
     weights = ((name, weight.bfloat16()) for name, weight in read_shards(checkpoint))
-    save_base(tmp_path / "base", INFO, shape, tokenizer, weights)
+    save_base(tmp_path / "base", INFO, shape, tokenizer, weights, "tiny")
     load_base(tmp_path / "base", torch.device("cpu"), torch.bfloat16)
 
 
@@ -116,7 +116,7 @@ def test_a_conversion_that_fails_leaves_things_as_they_were(
         make_base(str(checkpoint), out)
         before = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(error) as caught:
-        save_base(out, INFO, shape, tokenizer, weights_that(checkpoint, **how))
+        save_base(out, INFO, shape, tokenizer, weights_that(checkpoint, **how), "tiny")
     if error is InputError:
         assert caught.value.code == "Q204"
         assert caught.value.where["name"] == (how.get("drop") or how.get("cut"))
@@ -150,7 +150,7 @@ class Killer:
         os.kill(os.getpid(), signal.SIGKILL)
 
 shape, _ = read_checkpoint(checkpoint)
-save_base(out, BaseInfo(id="tiny"), shape, Killer(), read_shards(checkpoint))
+save_base(out, BaseInfo(id="tiny"), shape, Killer(), read_shards(checkpoint), "tiny")
 """
 
 
@@ -176,5 +176,5 @@ def test_a_tokenizer_is_kept_as_it_is(checkpoint: Path, base: Path) -> None:
 def test_weights_may_come_in_any_order(checkpoint: Path, base: Path, tmp_path: Path) -> None:
     shape, tokenizer = read_checkpoint(checkpoint)
     backwards: list[tuple[str, Tensor]] = list(read_shards(checkpoint))[::-1]
-    info = save_base(tmp_path / "base", INFO, shape, tokenizer, [*backwards, ("extra.weight", torch.ones(1))])
+    info = save_base(tmp_path / "base", INFO, shape, tokenizer, [*backwards, ("extra.weight", torch.ones(1))], "tiny")
     assert info.fingerprint == BaseInfo.from_folder(base).fingerprint

@@ -111,9 +111,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     assert weights(tmp_path / "model-best") == weights(finished[0] / "model-best")
 
 
-def test_a_finished_run_has_nothing_to_resume(
-    finished: tuple[Path, Progress], corpus: Path, base: Path
-) -> None:
+def test_a_finished_run_has_nothing_to_resume(finished: tuple[Path, Progress], corpus: Path, base: Path) -> None:
     output, progress = finished
     before = weights(output / "model-last")
     assert run(corpus, base, output, resume=True, **SETTINGS).step == progress.step
