@@ -27,7 +27,7 @@ PREFIX = "model."  # of the weights' names, as in MistralForCausalLM
 SHAPE = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling",
-    "bos_token_id", "eos_token_id", "pad_token_id",
+    "bos_token_id",
 )  # fmt: skip
 
 

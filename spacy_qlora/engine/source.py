@@ -12,6 +12,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationE
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
+from transformers import AutoConfig
 
 from spacy_qlora.engine import embedded
 from spacy_qlora.engine.base import CONFIG, TOKENIZER
@@ -65,15 +66,20 @@ def find_snapshot(name: str, revision: str | None = None) -> Path:
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, object], Tokenizer]:
-    """The config.json and tokenizer of a checkpoint. Raises InputError where they are missing or of another kind."""
+    """The config, with its defaults, and the tokenizer of a checkpoint.
+
+    Raises InputError where they are missing or of another architecture.
+    """
     try:
-        shape = json.loads((folder / CONFIG).read_text(encoding="utf8"))
-        kind = shape["model_type"]
+        fields = json.loads((folder / CONFIG).read_text(encoding="utf8"))
+        kind = fields.pop("model_type")
         tokenizer = make_tokenizer((folder / TOKENIZER).read_text(encoding="utf8"))
     except Exception as error:  # tokenizers raises nothing narrower
         raise InputError("Q212", path=folder) from error
-    if kind not in ("mistral", "llama") or shape.get("attention_bias") or shape.get("mlp_bias"):
+    if kind not in ("mistral", "llama") or fields.get("attention_bias") or fields.get("mlp_bias"):
         raise InputError("Q213", path=folder, kind=kind)
+    shape = AutoConfig.for_model(kind, **fields).to_dict()
+    shape["head_dim"] = shape.get("head_dim") or shape["hidden_size"] // shape["num_attention_heads"]
     return shape, tokenizer
 
 
@@ -95,7 +101,11 @@ def list_shards(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return [folder / "model.safetensors"]
-    return [folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf8"))["weight_map"].values()))]
+    try:
+        names = set(json.loads(index.read_text(encoding="utf8"))["weight_map"].values())
+    except (ValueError, KeyError) as error:
+        raise InputError("Q214", path=index) from error
+    return [folder / name for name in sorted(names)]
 
 
 def find_base(setting: str, carried: Path | None, trained_on: BaseInfo | None) -> Path:

@@ -75,6 +75,16 @@ def test_what_padding_holds_does_not_matter(loaded: Base) -> None:
         assert torch.equal(classifier(batch), before)
 
 
+def test_budgets_count_begin_of_text(loaded: Base) -> None:
+    classifier = make(loaded)
+    texts = windows(7, 7, 7, 3)
+    assert classifier.lengths(texts) == [8, 8, 8, 4]
+    sizes: list[int] = []
+    classifier.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].pieces.numel()))
+    classifier.predict(texts, budget=23)
+    assert sizes == [16, 16]
+
+
 def test_prediction_of_nothing(loaded: Base) -> None:
     assert make(loaded).predict([], budget=64) == []
 

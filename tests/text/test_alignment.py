@@ -62,11 +62,8 @@ def docs(draw: st.DrawFn) -> Doc:
         return ENGLISH(text)
     cuts = sorted(draw(st.sets(st.integers(1, max(len(text) - 1, 1)), max_size=8)))
     words = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    return Doc(Vocab(), words=[word for word in words if word], spaces=None if not text else [False] * _count(words))
-
-
-def _count(words: list[str]) -> int:
-    return sum(bool(word) for word in words)
+    words = [word for word in words if word]
+    return Doc(Vocab(), words=words, spaces=[False] * len(words))
 
 
 ENGLISH: Callable[[str], Doc] = spacy.blank("en").make_doc
