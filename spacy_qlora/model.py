@@ -66,9 +66,8 @@ class NERModel:
     @property
     def classifier(self) -> TokenClassifier:
         """Opens the base if need be. Raises RunError without labels, or if the weights were trained on another."""
-        if (
-            self._process != os.getpid()
-        ):  # a worker of nlp.pipe; forked, it would wait for its parent's threads for ever
+        # A worker of nlp.pipe: forked, it would wait for its parent's threads for ever.
+        if self._process != os.getpid():
             torch.set_num_threads(1)
             self._process = os.getpid()
         with self._opening:

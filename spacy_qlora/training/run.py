@@ -41,8 +41,7 @@ def train(path: Path, config: Config, output: Path, resume: bool = False) -> Pro
     windows = ner.training_windows(read_corpus(path, "train", run.train, nlp))
     if not windows:
         raise InputError("Q409", path=path, split="train")
-    dev = list(read_corpus(path, "dev", run.dev, nlp))
-    if not dev:
+    if next(read_corpus(path, "dev", run.dev, nlp), None) is None:
         raise InputError("Q409", path=path, split="dev")
     optimizer = run.training["optimizer"].settings
     loop = Loop(ner.model.classifier, windows, run.loop, optimizer, run.schedule, output / STATE)
