@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# Tiny models gain nothing from threads, and threads of several programs on few cores wait for each other. Before torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import spacy
