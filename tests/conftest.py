@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Tiny models gain nothing from threads, and threads of several programs on few cores wait for each other. Before torch.
@@ -11,11 +14,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import spacy
 import torch
+from bitsandbytes.nn import Linear4bit
 from spacy.language import Language
 from spacy.tokens import DocBin
 from spacy.training import Example
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import MistralConfig, MistralForCausalLM
+from torch import nn
+from transformers import AutoModel, MistralConfig, MistralForCausalLM
 
 from spacy_qlora.engine.source import make_base
 
@@ -114,3 +119,26 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("train", "dev"):
         docs.to_disk(folder / f"{name}.spacy")
     return folder
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """A full disk, as far as a process can tell."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def stock_4bit(base: Path) -> nn.Module:
+    """The base as transformers reads it, computing in float32, without the repacking (see engine/test_base.py)."""
+    model = AutoModel.from_pretrained(base)
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.weight.quant_state.dtype = module.compute_dtype = torch.float32
+            module.compute_type_is_set, module.support_avx512bf16_for_cpu = True, False
+        elif hasattr(module, "weight"):
+            module.float()
+    return model

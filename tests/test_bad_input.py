@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from typer.testing import CliRunner
 import spacy_qlora.cli  # noqa: F401
 from spacy_qlora.engine import embedded
 from spacy_qlora.errors import QLoRAError
+from tests.conftest import file_size_limit
 
 MARK = "ZQXPATIENT"
 DEFAULT = Path(__file__).parent.parent / "configs" / "default.cfg"
@@ -100,17 +99,6 @@ def assert_one_line(result: Result, code: str, named: object) -> None:
     assert str(named) in lines[0]
     assert MARK not in result.output
     assert "Traceback" not in result.output
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """A full disk, as far as a process can tell."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from typer.testing import CliRunner
 
 import spacy_qlora.cli  # noqa: F401
 from spacy_qlora.corpus.rules import Action, Rule
+from tests.conftest import file_size_limit
 
 MARK = "ZQXPATIENT"
 
@@ -141,16 +140,6 @@ FAULTS: dict[Rule, list[Any]] = {
     Rule.UNCOVERED_TEXT: [{**BAD, "text": f"{MARK} has fever."}],
     Rule.CONTROL_CHARACTER: [{**BAD, "text": f"{MARK} \x07 has fever"}],
 }
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def assert_fails(result: Result, code: str, lines: int = 1) -> None:

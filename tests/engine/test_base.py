@@ -25,6 +25,7 @@ from spacy_qlora.engine.settings import ClassifierSettings, OptimizerSettings
 from spacy_qlora.engine.source import make_base
 from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import InputError
+from tests.conftest import stock_4bit
 
 CPU = torch.device("cpu")
 CAUSAL = ClassifierSettings(bidirectional_from=None)
@@ -62,18 +63,6 @@ def hidden_states(classifier: TokenClassifier) -> Tensor:
 def stock_states(model: torch.nn.Module) -> Tensor:
     with torch.no_grad():
         return model.eval()(torch.tensor([[0, *IDS]]), use_cache=False).last_hidden_state[0, 1:].float()
-
-
-def stock_4bit(base: Path) -> torch.nn.Module:
-    """The base as transformers reads it, computing in float32, without the repacking (see the end of this file)."""
-    model = AutoModel.from_pretrained(base)
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.weight.quant_state.dtype = module.compute_dtype = torch.float32
-            module.compute_type_is_set, module.support_avx512bf16_for_cpu = True, False
-        elif hasattr(module, "weight"):
-            module.float()
-    return model
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -5,11 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModel
 
 from spacy_qlora.engine.base import load_base
 from spacy_qlora.engine.classifier import TokenClassifier
@@ -18,24 +16,13 @@ from spacy_qlora.engine.lora import LoRALinear, save_adapter
 from spacy_qlora.engine.settings import LINEARS, ClassifierSettings, LoRASettings
 from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import InputError
+from tests.conftest import stock_4bit
 
 CPU = torch.device("cpu")
 IDS = np.array([5, 80, 301, 17, 17, 250, 44, 9, 123, 64])
 SIZE = 64  # of a hidden state
 WEIGHTS = "adapter_model.safetensors"
 TARGETS = [LINEARS, ("q_proj", "k_proj", "v_proj", "o_proj"), ("down_proj",)]
-
-
-def stock(base: Path) -> nn.Module:
-    """The base as transformers reads it, computing in float32 and never repacked (see test_base.py)."""
-    model = AutoModel.from_pretrained(base)
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.weight.quant_state.dtype = module.compute_dtype = torch.float32
-            module.compute_type_is_set, module.support_avx512bf16_for_cpu = True, False
-        elif hasattr(module, "weight"):
-            module.float()
-    return model
 
 
 def causal_classifier(base: Path, lora: LoRASettings) -> TokenClassifier:
@@ -69,7 +56,7 @@ def test_outputs_and_gradients_are_those_of_peft(base: Path, tmp_path: Path, tar
     lora = LoRASettings(r=4, alpha=12, target_modules=targets)
     classifier = causal_classifier(base, lora)
     save_adapter(tmp_path, lora, classifier.trained()[0], BaseInfo(id="tiny"), layers=None)
-    reference = PeftModel.from_pretrained(stock(base), tmp_path, is_trainable=True)
+    reference = PeftModel.from_pretrained(stock_4bit(base), tmp_path, is_trainable=True)
     ours, theirs = states(classifier), stock_states(reference)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     weights = torch.randn(ours.shape, generator=torch.Generator().manual_seed(2))
@@ -107,7 +94,7 @@ def test_an_adapter_that_peft_wrote_fits(base: Path, tmp_path: Path) -> None:
     config = LoraConfig(
         r=4, lora_alpha=12, target_modules=list(LINEARS), task_type="FEATURE_EXTRACTION", init_lora_weights=False
     )
-    reference = get_peft_model(stock(base), config).eval()
+    reference = get_peft_model(stock_4bit(base), config).eval()
     reference.save_pretrained(tmp_path)
     classifier = causal_classifier(base, LoRASettings(r=4, alpha=12))
     before = states(classifier)
@@ -119,7 +106,7 @@ def test_an_adapter_that_peft_wrote_fits(base: Path, tmp_path: Path) -> None:
 def test_a_new_adapter_changes_nothing(base: Path) -> None:
     classifier = TokenClassifier(load_base(base, CPU, torch.float32), SIZE, ClassifierSettings(bidirectional_from=None))
     load(classifier, dict(classifier.adapter))
-    torch.testing.assert_close(states(classifier), stock_states(stock(base)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(states(classifier), stock_states(stock_4bit(base)), atol=1e-5, rtol=0)
     for name, value in classifier.adapter.items():
         assert bool(value.any()) == ("lora_A" in name)
 
