@@ -57,7 +57,7 @@ MESSAGES = {
     "Q211": "{name}: neither a folder, nor in the local hub cache, nor to be had from the hub. Check the name and the network; "
     "offline, copy the checkpoint here and give its folder.",
     "Q212": "{path}: no checkpoint with config.json, tokenizer.json and safetensors weights. Name a folder that holds them.",
-    "Q213": "{path}: model type {kind} has another architecture. Take a Mistral, or a Llama without biases.",
+    "Q213": "{path}: model type {kind} has another architecture. Take a Mistral, or a Llama with SiLU and no biases.",
     "Q214": "{path}: damaged or cut. Fetch the checkpoint again.",
     "Q215": "adapter: {name} does not fit the base {base}. The pipeline was trained on another base or is damaged.",
     "Q216": "{name}: not on this machine, and HF_HUB_OFFLINE forbids the network. Copy a base here and set SPACY_QLORA_BASE.",

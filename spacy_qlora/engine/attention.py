@@ -1,61 +1,68 @@
-"""Causal or unmasked attention, chosen for each layer, in both lines of transformers."""
+"""Causal or unmasked attention."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from typing import Any
 
-ATTENTION = "spacy_qlora"
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn.functional import scaled_dot_product_attention
+
 SHORT = 256  # pieces; beyond, the square of scores that plain products keep would cost too much memory
 
 
-def attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    causal: bool,
-    scaling: float,
-    **_: object,
-) -> tuple[Tensor, None]:
-    """Scaled dot-product attention of one layer; transformers calls it.
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """Scaled dot-product attention.
 
-    query, key, value: [batch, heads, pieces, head size], with fewer heads in key and value where the model groups them.
-    attention_mask: Boolean [batch, 1, 1, pieces], True at real pieces; None where nothing is padded.
+    query: [batch, heads, pieces, size].  key, value: [batch, groups, pieces, size]; so many query heads, one after
+    another, share each.  mask: Boolean [batch, pieces], True at real pieces; None where nothing is padded.
     causal: Whether a piece sees only those before it. Padding stands to the right, so that no real piece sees any.
-    RETURNS: [batch, pieces, heads, head size], and no attention weights.
+    RETURNS: [batch, heads, pieces, size].
     """
-    mask = None if causal else attention_mask
-    if query.requires_grad and query.device.type == "cpu" and query.shape[2] <= SHORT:
-        mixed = attend_by_products(query, key, value, mask, causal, scaling)
-    elif mask is not None and query.device.type == "cuda":  # grouped heads with a mask have no fused kernel there
-        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
-    else:
-        mixed = scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=True
-        )
-    return mixed.transpose(1, 2), None
-
-
-def attend_by_products(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scaling: float
-) -> Tensor:
-    """The same by plain matrix products: on a CPU, PyTorch's fused attention takes 2.5 times as long to train."""
-    batch, heads, length, size = query.shape
-    grouped = (batch, key.shape[1], -1, size)  # query heads that share a key head, one after another
-    scores = (query * scaling).reshape(grouped) @ key.transpose(-1, -2)
-    scores = scores.view(batch, heads, length, length)
     if causal:
-        mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
+        mask = None
+    if query.device.type == "cpu" and query.shape[2] <= SHORT:
+        return ShortAttention.apply(query, key, value, mask, causal)
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    weights = scores.softmax(-1).view(batch, key.shape[1], -1, length)
-    return (weights @ value).view(batch, heads, length, size)
+        mask = mask[:, None, None, :]
+        if query.device.type == "cuda":  # grouped heads with a mask have no fused kernel there
+            key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+    grouped = key.shape[1] != query.shape[1]
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
 
 
-ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
+class ShortAttention(Function):
+    """The same by plain matrix products: on a CPU, PyTorch's fused attention takes 2.5 times as long to train."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        batch, heads, pieces, size = query.shape
+        groups = key.shape[1]
+        # [batch * groups, pieces of all heads of a group, size], and the keys and values that they share
+        query, key, value = (x.reshape(batch * groups, -1, size) for x in (query, key, value))
+        bias = query.new_zeros(1, 1, 1)
+        if causal:
+            unseen = torch.ones(pieces, pieces, dtype=torch.bool).triu(1).repeat(heads // groups, 1)
+            bias = query.new_zeros(1, *unseen.shape).masked_fill_(unseen, -torch.inf)
+        elif mask is not None:
+            bias = query.new_zeros(batch, 1, pieces).masked_fill_(~mask[:, None], -torch.inf)
+            bias = bias.repeat_interleave(groups, dim=0)
+        ctx.scaling = size**-0.5
+        scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=ctx.scaling)
+        weights = scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
+        ctx.save_for_backward(query, key, value, weights)
+        return (weights @ value).view(batch, heads, pieces, size)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, weights = ctx.saved_tensors
+        batch, _, pieces, size = grad.shape
+        grad = grad.reshape(query.shape)
+        scores = torch.ops.aten._softmax_backward_data(grad @ value.transpose(1, 2), weights, -1, weights.dtype)
+        zero = query.new_zeros(1, 1, 1)
+        grad_query = torch.baddbmm(zero, scores, key, beta=0, alpha=ctx.scaling)
+        grad_key = torch.baddbmm(zero, scores.transpose(1, 2), query, beta=0, alpha=ctx.scaling)
+        grad_value = weights.transpose(1, 2) @ grad
+        grads = (x.view(batch, -1, pieces, size) for x in (grad_query, grad_key, grad_value))
+        return *grads, None, None

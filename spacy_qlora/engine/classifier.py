@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy, linear, pad
 from torch.utils.checkpoint import checkpoint
 
 from spacy_qlora.engine.base import Base
 from spacy_qlora.engine.batching import Batch, by_budget, collate
-from spacy_qlora.engine.lora import add_lora
+from spacy_qlora.engine.functions import RMSNorm
+from spacy_qlora.engine.layer import LEAVES, Layer
+from spacy_qlora.engine.lora import PEFT_PREFIX
 from spacy_qlora.engine.settings import ClassifierSettings, require
 from spacy_qlora.engine.window import IGNORED, Window
 from spacy_qlora.errors import RunError
@@ -24,37 +27,42 @@ class TokenClassifier(nn.Module):
 
     def __init__(self, base: Base, tags: int, settings: ClassifierSettings, seed: int = 0) -> None:
         super().__init__()
-        depth = base.config.num_hidden_layers
-        require((settings.layers or 1) <= depth, "layers", settings.layers, f"at most {depth} with {base.info.id}")
-        self.base, self.settings = base, settings
+        layers, leaves = base.config.num_hidden_layers, base.leaves
+        require((settings.layers or 1) <= layers, "layers", settings.layers, f"at most {layers} with {base.info.id}")
+        self.base, self.settings, self.device = base, settings, base.device
         self.checkpointing = False  # trade a second forward of each layer for the memory of its activations
-        self.model = base.build(settings.layers)
-        self.device = base.device
+        self.embed, self.norm = leaves["embed_tokens"], leaves["norm"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.adapter = add_lora(self.model, settings.lora)
+            built = [
+                Layer(base.config, {name: leaves[f"layers.{i}.{name}"] for name in LEAVES}, settings.lora)
+                for i in range(settings.layers or layers)
+            ]
             self.head = nn.Linear(base.config.hidden_size, tags).to(self.device)
+        self.layers = nn.ModuleList(built)
+        self.adapter = {
+            f"{PEFT_PREFIX}layers.{i}.{name}": master
+            for i, layer in enumerate(built)
+            for name, master in layer.masters.items()
+        }
 
     def forward(self, batch: Batch) -> Tensor:
         """RETURNS: [words, tags] scores, float32."""
-        hidden = self.model.embed_tokens(batch.pieces)
-        order = torch.arange(batch.pieces.shape[1], device=self.device)[None]
-        rotary = self.model.rotary_emb(hidden, order)
-        mask = None if batch.mask is None else batch.mask[:, None, None, :]
+        size, length = batch.pieces.shape
+        rows = pad(batch.pieces.flatten(), (0, rounded(size * length) - size * length))
+        hidden = self.embed(rows)
+        cos, sin = self.base.rotary(hidden, torch.arange(length, device=self.device)[None])
         unmasked_from = self.settings.bidirectional_from
-        for i, layer in enumerate(self.model.layers):
-            settings = {
-                "attention_mask": mask,
-                "position_embeddings": rotary,
-                "causal": unmasked_from is None or i < unmasked_from,
-            }
+        for i, layer in enumerate(self.layers):
+            causal = unmasked_from is None or i < unmasked_from
+            inputs = hidden, (size, length), (cos[0], sin[0]), batch.mask, causal
             if self.checkpointing and torch.is_grad_enabled():
-                hidden = checkpoint(layer, hidden, use_reentrant=False, **settings)
+                hidden = checkpoint(layer, *inputs, use_reentrant=False)
             else:
-                hidden = layer(hidden, **settings)
-            hidden = hidden[0] if isinstance(hidden, tuple) else hidden  # a tuple in transformers 4
-        read = hidden.flatten(0, 1)[batch.positions]
-        return linear(self.model.norm(read).float(), self.head.weight, self.head.bias)
+                hidden = layer(*inputs)
+        read = hidden[batch.positions]
+        normed = RMSNorm.apply(read, self.norm.weight, self.base.config.rms_norm_eps)
+        return linear(normed.float(), self.head.weight, self.head.bias)
 
     def loss(self, batch: Batch) -> Tensor:
         """batch: With tags. RETURNS: The sum of the words' cross-entropies in nats; words tagged -100 are left out."""
@@ -122,11 +130,20 @@ class TokenClassifier(nn.Module):
         """RETURNS: How many parameters are trained, and how many there are in all, each 4-bit weight counted as one."""
         trained = sum(parameter.numel() for _, parameter in self.named_trained())
         frozen = 0
-        for module in self.model.modules():
-            state = getattr(getattr(module, "weight", None), "quant_state", None)
-            own = module._parameters.get("weight")
-            frozen += state.shape.numel() if state is not None else 0 if own is None else own.numel()
+        for module in self.modules():
+            if module is not self.head and isinstance(weight := getattr(module, "weight", None), nn.Parameter):
+                state = getattr(weight, "quant_state", None)
+                frozen += weight.numel() if state is None else state.shape.numel()
         return trained, trained + frozen
+
+
+def rounded(pieces: int) -> int:
+    """Rows to compute for so many pieces: few different numbers, at most an eighth more.
+
+    Kernels for matrix products are compiled for each new number of rows, at the cost of several layers.
+    """
+    step = max(16, 2 ** (pieces.bit_length() - 4))
+    return math.ceil(pieces / step) * step
 
 
 def _same_shape(one: Tensor | None, other: Tensor | None) -> bool:

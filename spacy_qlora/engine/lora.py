@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn.functional import linear
 
+from spacy_qlora.engine.base import dequantize
 from spacy_qlora.engine.files import save_tensors
 from spacy_qlora.engine.info import BaseInfo
 from spacy_qlora.engine.settings import LoRASettings
@@ -19,38 +22,96 @@ PEFT_PREFIX = "base_model.model."
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-class LoRALinear(nn.Module):
-    """A frozen linear with a trained product of low rank beside it.
+class LoRALinears(nn.Module):
+    """Frozen linears that read the same input, those among the target modules with a trained product beside them.
 
-    Masters are float32; the product is computed in the type of the input, as the linear itself is.
+    linears (Mapping[str, nn.Linear]): 4-bit, by name, such as "mlp.up_proj"; shared with other classifiers.
+    Masters are float32; the products are computed in the type of the input, as the linears themselves are.
     """
 
-    def __init__(self, base_layer: nn.Linear, settings: LoRASettings) -> None:
+    def __init__(self, linears: Mapping[str, nn.Linear], settings: LoRASettings) -> None:
         super().__init__()
-        device = base_layer.weight.device
-        self.base_layer = base_layer
-        self.scaling = settings.alpha / settings.r
-        self.dropout = nn.Dropout(settings.dropout)
-        self.lora_A = nn.Parameter(torch.empty(settings.r, base_layer.in_features, device=device))
-        self.lora_B = nn.Parameter(torch.zeros(base_layer.out_features, settings.r, device=device))
-        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # as in peft
+        self.linears, self.settings = nn.ModuleList(linears.values()), settings
+        self.masters: dict[str, nn.Parameter] = {}  # by their names in peft's file
+        self.lora_A, self.lora_B = nn.ParameterList(), nn.ParameterList()
+        self.adapted = [i for i, name in enumerate(linears) if name.rpartition(".")[2] in settings.target_modules]
+        for name, module in [list(linears.items())[i] for i in self.adapted]:
+            down = torch.empty(settings.r, module.in_features, device=module.weight.device)
+            nn.init.kaiming_uniform_(down, a=math.sqrt(5))  # as in peft
+            up = torch.zeros(module.out_features, settings.r, device=module.weight.device)
+            self.lora_A.append(nn.Parameter(down))
+            self.lora_B.append(nn.Parameter(up))
+            self.masters |= {f"{name}.lora_A.weight": self.lora_A[-1], f"{name}.lora_B.weight": self.lora_B[-1]}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [..., in]. RETURNS: [..., out]."""
-        low = linear(self.dropout(x), self.lora_A.to(x.dtype))
-        return torch.add(self.base_layer(x), linear(low, self.lora_B.to(x.dtype)), alpha=self.scaling)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, ...]:
+        """x: [pieces, in]. In training, dropout hides the same elements of it from all adapters of the group.
+        residual: [pieces, out], added to the output of a group's only linear.
+        RETURNS: [pieces, out] of each linear.
+        """
+        hidden = drop_mask(x, self.settings.dropout) if self.training and self.settings.dropout else None
+        return LoRAProducts.apply(x, residual, hidden, self, *self.lora_A, *self.lora_B)
 
 
-def add_lora(model: nn.Module, settings: LoRASettings) -> dict[str, nn.Parameter]:
-    """Wraps the target linears of every layer. RETURNS: The new parameters by their names in peft's file."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in settings.target_modules:
-            model.set_submodule(name, LoRALinear(module, settings))
-    return {
-        f"{PEFT_PREFIX}{name}.weight": parameter
-        for name, parameter in model.named_parameters()
-        if name.endswith(("lora_A", "lora_B"))
-    }
+class LoRAProducts(Function):
+    """What `LoRALinears` computes. Weights are dequantised where they are used and never kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, residual: Tensor | None, hidden: Tensor | None, group: LoRALinears, *masters: Tensor
+    ) -> tuple[Tensor, ...]:
+        read, scaling = x, group.settings.alpha / group.settings.r
+        if hidden is not None:
+            read, scaling = x.masked_fill(hidden, 0), scaling / (1 - group.settings.dropout)
+        ctx.group, ctx.scaling = group, scaling
+        ups: dict[int, Tensor] = {}
+        if masters:
+            down, ups = _cast(group, masters, x.dtype)
+            low = read @ down.t()
+            lows = dict(zip(ups, low.split(group.settings.r, dim=1), strict=True))
+            ctx.save_for_backward(read, hidden, low, *masters)
+        outputs = []
+        for i, module in enumerate(group.linears):
+            weight = dequantize(module)
+            y = linear(x, weight) if residual is None else torch.addmm(residual, x, weight.t())
+            outputs.append(y.addmm_(lows[i], ups[i].t(), alpha=scaling) if i in ups else y)
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        group = ctx.group
+        grad_x, grad_residual = None, grads[0] if ctx.needs_input_grad[1] else None
+        if ctx.needs_input_grad[0]:
+            for module, grad in zip(group.linears, grads, strict=True):
+                weight = dequantize(module)
+                grad_x = grad @ weight if grad_x is None else grad_x.addmm_(grad, weight)
+        if not group.adapted:
+            return grad_x, grad_residual, None, None
+        read, hidden, low, *masters = ctx.saved_tensors
+        down, ups = _cast(group, masters, read.dtype)
+        adapted = [(grads[i], up) for i, up in ups.items()]
+        grad_low = torch.cat([grad @ up for grad, up in adapted], dim=1).mul_(ctx.scaling)
+        if grad_x is not None and hidden is None:
+            grad_x.addmm_(grad_low, down)
+        elif grad_x is not None:
+            grad_x.add_((grad_low @ down).masked_fill_(hidden, 0))
+        grad_downs = (grad_low.t() @ read).float().split(group.settings.r)
+        lows = low.split(group.settings.r, dim=1)
+        # The short side first: this product takes half as long as its transpose.
+        grad_ups = [(part.t() @ grad).t().float() * ctx.scaling for part, (grad, _) in zip(lows, adapted, strict=True)]
+        return grad_x, grad_residual, None, None, *grad_downs, *grad_ups
+
+
+def _cast(group: LoRALinears, masters: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, dict[int, Tensor]]:
+    """RETURNS: All A below one another, and B by the linear's number, in the type of the products."""
+    downs, ups = masters[: len(group.adapted)], masters[len(group.adapted) :]
+    return torch.cat(list(downs)).to(dtype), {i: up.to(dtype) for i, up in zip(group.adapted, ups, strict=True)}
+
+
+def drop_mask(x: Tensor, dropout: float) -> Tensor:
+    """Boolean, of the shape of x, True with the probability `dropout`, to one in 65,536."""
+    # PyTorch's own draws spend a call of the generator on each element, which would take a third of a training step.
+    words = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+    return words.view(torch.int16)[: x.numel()].view_as(x) < round(dropout * 2**16) - 2**15
 
 
 def save_adapter(

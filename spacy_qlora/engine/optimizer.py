@@ -24,7 +24,8 @@ class AdapterOptimizer:
         adapter, head = list(classifier.adapter.values()), list(classifier.head.parameters())
         self.parameters = [*adapter, *head]
         groups = [{"params": adapter, "lr": settings.adapter_lr}, {"params": head, "lr": settings.head_lr}]
-        self.adamw = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+        fused = classifier.device.type == "cpu"  # elsewhere PyTorch chooses well
+        self.adamw = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=fused or None)
         self.schedule = LambdaLR(self.adamw, lambda step: settings.factor(step, total))
 
     def step(self, words: int) -> float:
@@ -33,9 +34,8 @@ class AdapterOptimizer:
         words: Over how many words the losses were summed.  RETURNS: The norm of the mean's gradients before clipping.
         Raises RunError where it is not a number, as it is once a loss is not; nothing is applied then.
         """
-        for parameter in self.parameters:
-            if parameter.grad is not None:
-                parameter.grad /= max(words, 1)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        torch._foreach_div_(gradients, max(words, 1))
         norm = float(clip_grad_norm_(self.parameters, self.settings.grad_clip or math.inf))
         if not math.isfinite(norm):
             raise RunError("Q402", step=self.schedule.last_epoch + 1)

@@ -76,7 +76,8 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, object], Tokenizer]:
         tokenizer = make_tokenizer((folder / TOKENIZER).read_text(encoding="utf8"))
     except Exception as error:  # tokenizers raises nothing narrower
         raise InputError("Q212", path=folder) from error
-    if kind not in ("mistral", "llama") or fields.get("attention_bias") or fields.get("mlp_bias"):
+    biased = fields.get("attention_bias") or fields.get("mlp_bias")
+    if kind not in ("mistral", "llama") or biased or fields.get("hidden_act", "silu") != "silu":
         raise InputError("Q213", path=folder, kind=kind)
     shape = AutoConfig.for_model(kind, **fields).to_dict()
     shape["head_dim"] = shape.get("head_dim") or shape["hidden_size"] // shape["num_attention_heads"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spacy_qlora.engine.attention import SHORT, attend, attend_by_products
+from spacy_qlora.engine.attention import SHORT, ShortAttention, attend
 from spacy_qlora.engine.base import load_base
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.settings import ClassifierSettings, LoRASettings
@@ -26,62 +26,58 @@ def inputs(length: int = 12, train: bool = False) -> list[Tensor]:
 
 
 def padding() -> Tensor:
-    return (torch.arange(12) < torch.tensor(LENGTHS)[:, None])[:, None, None, :]
+    return torch.arange(12) < torch.tensor(LENGTHS)[:, None]
 
 
 def reference(query: Tensor, key: Tensor, value: Tensor, causal: bool, lengths: list[int]) -> Tensor:
-    """In float64, one text, head and piece at a time. [batch, pieces, heads, head size]"""
+    """In float64, one text, head and piece at a time. [batch, heads, pieces, size]"""
     query, key, value = query.double(), key.double(), value.double()
-    out = torch.zeros(query.shape[0], query.shape[2], HEADS, SIZE, dtype=torch.float64)
+    out = torch.zeros_like(query)
     for text, length in enumerate(lengths):
         for head in range(HEADS):
             group = head // (HEADS // GROUPS)
             for piece in range(length):
                 seen = piece + 1 if causal else length
                 scores = key[text, group, :seen] @ query[text, head, piece] * SCALING
-                out[text, piece, head] = scores.softmax(0) @ value[text, group, :seen]
+                out[text, head, piece] = scores.softmax(0) @ value[text, group, :seen]
     return out
 
 
 def compare(found: Tensor, expected: Tensor, lengths: list[int], atol: float) -> None:
     for text, length in enumerate(lengths):
-        torch.testing.assert_close(found[text, :length].double(), expected[text, :length], atol=atol, rtol=0)
-
-
-@pytest.mark.parametrize("train", [True, False], ids=["products", "sdpa"])
-@pytest.mark.parametrize("causal", [True, False], ids=["causal", "unmasked"])
-@pytest.mark.parametrize("padded", [True, False], ids=["padded", "full"])
-def test_attention_by_the_book(causal: bool, padded: bool, train: bool) -> None:
-    query, key, value = inputs(train=train)
-    lengths = LENGTHS if padded else [12] * 3
-    mask = padding() if padded else None
-    found, weights = attend(nn.Module(), query, key, value, mask, causal=causal, scaling=SCALING, is_causal=True)
-    assert weights is None
-    compare(found, reference(query, key, value, causal, lengths), lengths, 1e-5)
-    assert bool(torch.isfinite(found).all())
+        torch.testing.assert_close(found[text, :, :length].double(), expected[text, :, :length], atol=atol, rtol=0)
 
 
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "unmasked"])
 @pytest.mark.parametrize("padded", [True, False], ids=["padded", "full"])
-def test_gradients_by_the_book(causal: bool, padded: bool) -> None:
+@pytest.mark.parametrize("short", [0, SHORT], ids=["fused", "products"])
+def test_attention_and_its_gradients_by_the_book(
+    causal: bool, padded: bool, short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spacy_qlora.engine.attention.SHORT", short)
     lengths = LENGTHS if padded else [12] * 3
-    real = (torch.arange(12) < torch.tensor(lengths)[:, None])[:, :, None, None]
-    target = torch.randn(3, 12, HEADS, SIZE, generator=torch.Generator().manual_seed(1))
+    real = (torch.arange(12) < torch.tensor(lengths)[:, None])[:, None, :, None]
+    target = torch.randn(3, HEADS, 12, SIZE, generator=torch.Generator().manual_seed(1))
     ours, theirs = inputs(train=True), [tensor.detach().double().requires_grad_() for tensor in inputs()]
-    found, _ = attend(nn.Module(), *ours, padding() if padded else None, causal=causal, scaling=SCALING)
+    found, expected = attend(*ours, padding() if padded else None, causal), reference(*theirs, causal, lengths)
+    compare(found, expected, lengths, 1e-5)
+    assert bool(torch.isfinite(found).all())
     (found * target * real).sum().backward()
-    (reference(*theirs, causal, lengths) * target * real).sum().backward()
+    (expected * target * real).sum().backward()
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one.grad.double(), other.grad, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_long_texts_are_trained_by_the_fused_kernel_with_the_same_result(causal: bool) -> None:
-    query, key, value = inputs(SHORT + 1, train=True)
-    fused, _ = attend(nn.Module(), query, key, value, None, causal=causal, scaling=SCALING)
-    plain = attend_by_products(query, key, value, None, causal, SCALING).transpose(1, 2)
-    assert "ScaledDotProduct" in fused.grad_fn.next_functions[0][0].name()
-    torch.testing.assert_close(fused, plain, atol=1e-5, rtol=0)
+def test_long_texts_take_the_fused_kernel() -> None:
+    assert "ShortAttention" in attend(*inputs(SHORT, train=True), None, False).grad_fn.name()
+    assert "ScaledDotProduct" in attend(*inputs(SHORT + 1, train=True), None, False).grad_fn.name()
+
+
+def test_products_follow_the_type_of_the_input() -> None:
+    low = [tensor.detach().bfloat16() for tensor in inputs()]
+    found = ShortAttention.apply(*low, padding(), False)
+    assert found.dtype == torch.bfloat16
+    compare(found, reference(*low, False, LENGTHS), LENGTHS, 2e-2)
 
 
 def scores(base: Path, ids: list[int], first: int | None, layers: int | None = None) -> np.ndarray:

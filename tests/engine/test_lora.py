@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spacy_qlora.engine.base import load_base
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.info import BaseInfo
-from spacy_qlora.engine.lora import LoRALinear, save_adapter
+from spacy_qlora.engine.lora import LoRALinears, drop_mask, save_adapter
 from spacy_qlora.engine.settings import LINEARS, ClassifierSettings, LoRASettings
 from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import InputError
@@ -111,32 +111,102 @@ def test_a_new_adapter_changes_nothing(base: Path) -> None:
         assert bool(value.any()) == ("lora_A" in name)
 
 
+def plain(*names: str, dtype: torch.dtype = torch.float32, **settings: object) -> LoRALinears:
+    linears = {name: nn.Linear(64, 32, bias=False, dtype=dtype).requires_grad_(False) for name in names}
+    return LoRALinears(linears, LoRASettings(**settings))
+
+
 def test_new_weights_are_drawn_as_peft_does() -> None:
     """Uniformly within 1 / sqrt(in): Kaiming's with a = sqrt(5)."""
-    drawn = LoRALinear(nn.Linear(64, 32, bias=False), LoRASettings(r=256)).lora_A.detach()
+    drawn = plain("mlp.up_proj", r=256).masters["mlp.up_proj.lora_A.weight"].detach()
     assert 0.99 / 8 < float(drawn.abs().max()) <= 1 / 8
     assert float(drawn.std()) == pytest.approx(1 / 8 / 3**0.5, rel=0.02)
 
 
 def test_masters_stay_float32_and_products_follow_the_input() -> None:
-    layer = LoRALinear(nn.Linear(64, 32, bias=False).bfloat16(), LoRASettings(r=4))
-    assert layer.lora_A.dtype == layer.lora_B.dtype == torch.float32
-    out = layer(torch.randn(3, 64, dtype=torch.bfloat16))
+    group = plain("up_proj", dtype=torch.bfloat16, r=4)
+    assert {master.dtype for master in group.masters.values()} == {torch.float32}
+    [out] = group(torch.randn(3, 64, dtype=torch.bfloat16))
     assert out.dtype == torch.bfloat16
     out.float().sum().backward()
-    assert layer.lora_B.grad is not None
-    assert layer.lora_B.grad.dtype == torch.float32
+    assert {master.grad.dtype for master in group.masters.values()} == {torch.float32}
 
 
-def test_dropout_acts_on_the_adapters_input_alone() -> None:
-    layer = LoRALinear(nn.Linear(64, 32, bias=False), LoRASettings(r=4, dropout=0.5))
+class Reference(nn.Module):
+    """The same by autograd, in float64, with the elements to drop given."""
+
+    def __init__(self, group: LoRALinears) -> None:
+        super().__init__()
+        self.group = group
+        self.masters = {name: master.detach().double().requires_grad_() for name, master in group.masters.items()}
+
+    def forward(self, x: Tensor, residual: Tensor | None, hidden: Tensor | None) -> list[Tensor]:
+        settings = self.group.settings
+        read = x if hidden is None else x.masked_fill(hidden, 0) / (1 - settings.dropout)
+        outputs, masters = [], list(self.masters.values())
+        for i, module in enumerate(self.group.linears):
+            y = x @ module.weight.double().T
+            if i in self.group.adapted:
+                down, up = masters[2 * self.group.adapted.index(i) :][:2]
+                y = y + settings.alpha / settings.r * (read @ down.T @ up.T)
+            outputs.append(y if residual is None else y + residual)
+        return outputs
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+@pytest.mark.parametrize(
+    ("names", "targets"),
+    [
+        (("q_proj", "k_proj", "v_proj"), LINEARS),
+        (("q_proj", "k_proj", "v_proj"), ("q_proj", "v_proj")),
+        (("o_proj",), LINEARS),
+        (("o_proj",), ("q_proj",)),
+    ],
+    ids=["three", "two-of-three", "residual", "frozen"],
+)
+def test_products_and_every_gradient_against_float64(
+    names: tuple[str, ...], targets: tuple[str, ...], dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = plain(*names, r=4, alpha=12, dropout=dropout, target_modules=targets)
+    for master in group.masters.values():
+        nn.init.normal_(master, std=0.1)
+    reference = Reference(group)
+    hidden = torch.rand(9, 64) < dropout if dropout else None
+    monkeypatch.setattr("spacy_qlora.engine.lora.drop_mask", lambda x, probability: hidden)
+    given = [torch.randn(9, 64), *([torch.randn(9, 32)] if len(names) == 1 else [])]
+    ours, theirs = [x.clone().requires_grad_() for x in given], [x.double().requires_grad_() for x in given]
+    found = group(*ours)
+    expected = reference(theirs[0], theirs[1] if len(given) > 1 else None, hidden)
+    weights = [torch.randn(9, 32) for _ in names]
+    for outputs in (found, expected):
+        sum((out * weight).sum() for out, weight in zip(outputs, weights, strict=True)).backward()
+    pairs = [*zip(found, expected, strict=True), *((x.grad, y.grad) for x, y in zip(ours, theirs, strict=True))]
+    pairs += [(master.grad, reference.masters[name].grad) for name, master in group.masters.items()]
+    for one, other in pairs:
+        torch.testing.assert_close(one.double(), other, atol=1e-5, rtol=1e-5)
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    group = plain("up_proj", r=4, dropout=0.5)
     x = torch.randn(5, 64)
-    assert torch.equal(layer(x), layer.base_layer(x)), "B is zero"
-    nn.init.normal_(layer.lora_B)
-    assert not torch.equal(layer(x), layer(x))
-    layer.eval()
-    expected = layer.base_layer(x) + layer.scaling * (x @ layer.lora_A.T @ layer.lora_B.T)
-    torch.testing.assert_close(layer(x), expected)
+    expected = x @ group.linears[0].weight.T
+    torch.testing.assert_close(group(x)[0], expected)  # B is zero
+    nn.init.normal_(group.lora_B[0])
+    assert not torch.equal(group(x)[0], group(x)[0])
+    group.eval()
+    scaling = group.settings.alpha / group.settings.r
+    torch.testing.assert_close(group(x)[0], expected + scaling * (x @ group.lora_A[0].T @ group.lora_B[0].T))
+
+
+@pytest.mark.parametrize("dropout", [0.05, 0.5, 0.999])
+def test_elements_are_dropped_as_often_as_asked(dropout: float) -> None:
+    torch.manual_seed(0)
+    hidden = drop_mask(torch.empty(501, 999), dropout)
+    assert hidden.shape == (501, 999)
+    for share in (hidden.float().mean(), hidden[::2].float().mean(), hidden[:, 3::4].float().mean()):
+        assert float(share) == pytest.approx(dropout, abs=0.005)
+    agreeing = (hidden[:, 1:] == hidden[:, :-1]).float().mean()
+    assert float(agreeing) == pytest.approx(dropout**2 + (1 - dropout) ** 2, abs=0.005), "neighbours are independent"
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_a_llama_without_biases_is_a_mistral(checkpoint: Path, base: Path, tmp_p
     make_base(str(tmp_path / "llama"), tmp_path / "base")
     one, other = (load_base(folder, torch.device("cpu"), torch.bfloat16) for folder in (base, tmp_path / "base"))
     assert (tmp_path / "base" / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
-    assert torch.equal(one.build().rotary_emb.inv_freq, other.build().rotary_emb.inv_freq)
+    assert torch.equal(one.rotary.inv_freq, other.rotary.inv_freq)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,7 @@ def test_a_llama_without_biases_is_a_mistral(checkpoint: Path, base: Path, tmp_p
         {"model_type": "qwen2"},
         {"model_type": "llama", "attention_bias": True},
         {"model_type": "llama", "mlp_bias": True},
+        {"model_type": "mistral", "hidden_act": "gelu"},
     ],
     ids=str,
 )

@@ -1,0 +1,59 @@
+"""One layer of a Mistral, its linears adapted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from torch import Tensor, nn
+from transformers import MistralConfig
+
+from spacy_qlora.engine.attention import attend
+from spacy_qlora.engine.functions import RMSNorm, SwiGLU, ToHeads, ToRows
+from spacy_qlora.engine.lora import LoRALinears
+from spacy_qlora.engine.settings import LoRASettings
+
+# The linears that read the same input, and the norms before the first of each half.
+GROUPS = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_proj", "mlp.up_proj"),
+    ("mlp.down_proj",),
+)
+NORMS = ("input_layernorm", "post_attention_layernorm")
+LEAVES = (*NORMS, *(name for group in GROUPS for name in group))
+
+
+class Layer(nn.Module):
+    """Gives what the layer of transformers gives, whose names it keeps.
+
+    leaves (Mapping[str, nn.Module]): The frozen modules, one for each of `LEAVES`; shared with other classifiers.
+    """
+
+    def __init__(self, config: MistralConfig, leaves: Mapping[str, nn.Module], lora: LoRASettings) -> None:
+        super().__init__()
+        self.size, self.eps = config.head_dim, config.rms_norm_eps
+        self.norms = nn.ModuleList(leaves[name] for name in NORMS)
+        groups = [LoRALinears({name: cast(nn.Linear, leaves[name]) for name in group}, lora) for group in GROUPS]
+        self.groups = nn.ModuleList(groups)
+        self.masters = {name: master for group in groups for name, master in group.masters.items()}
+
+    def forward(
+        self, x: Tensor, shape: tuple[int, int], rotary: tuple[Tensor, Tensor], mask: Tensor | None, causal: bool
+    ) -> Tensor:
+        """x: [rows, hidden], text after text; rows beyond batch * pieces are there to round their number up.
+        shape: batch, pieces.  rotary: Cosines and sines, [pieces, head size] each.
+        mask: Boolean [batch, pieces], True at real pieces; None where nothing is padded.
+        causal: Whether a piece sees only those before it.
+        RETURNS: [rows, hidden].
+        """
+        qkv, o, gate_up, down = self.groups
+        query, key, value = qkv(self._norm(0, x))
+        query, key = (ToHeads.apply(y, shape, self.size, rotary) for y in (query, key))
+        mixed = attend(query, key, ToHeads.apply(value, shape, self.size, None), mask, causal)
+        [x] = o(ToRows.apply(mixed, len(x)), x)
+        [x] = down(SwiGLU.apply(*gate_up(self._norm(1, x))), x)
+        return x
+
+    def _norm(self, i: int, x: Tensor) -> Tensor:
+        return RMSNorm.apply(x, self.norms[i].weight, self.eps)

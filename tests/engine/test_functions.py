@@ -1,0 +1,117 @@
+"""What lies between the linears of a layer, against float64 and numerical gradients."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck
+from transformers.models.mistral.modeling_mistral import MistralRMSNorm, apply_rotary_pos_emb
+
+from spacy_qlora.engine.base import dequantize, load_base
+from spacy_qlora.engine.classifier import rounded
+from spacy_qlora.engine.functions import RMSNorm, SwiGLU, ToHeads, ToRows, scale_rows
+
+CPU = torch.device("cpu")
+BATCH, PIECES, HEADS, SIZE = 2, 5, 3, 8
+SHAPE = (BATCH, PIECES)
+ROUNDING = {
+    torch.float32: 1e-5,
+    torch.bfloat16: 2**-6,
+}  # relative; bfloat16 keeps 8 bits, of which a few steps take two
+
+
+def double(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def angles() -> tuple[Tensor, Tensor]:
+    half = torch.rand(PIECES, SIZE // 2, dtype=torch.float64) * 6
+    both = torch.cat((half, half), dim=1)
+    return both.cos(), both.sin()
+
+
+@pytest.mark.parametrize("dtype", list(ROUNDING))
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 50.0])
+def test_norm_and_its_gradient(dtype: torch.dtype, scale: float) -> None:
+    stock = MistralRMSNorm(64, eps=1e-5)
+    nn.init.normal_(stock.weight)
+    weight = stock.weight.detach().to(dtype)
+    stock.weight.data = weight.double()
+    x = (torch.randn(7, 64) * scale).to(dtype).requires_grad_()
+    reference = x.detach().double().requires_grad_()
+    along = torch.randn(7, 64).to(dtype)
+    found, expected = RMSNorm.apply(x, weight, 1e-5), stock(reference)
+    found.backward(along)
+    expected.backward(along.double())
+    for one, other in ((found, expected), (x.grad, reference.grad)):
+        bound = float(other.detach().abs().max()) * ROUNDING[dtype]
+        torch.testing.assert_close(one.double(), other.double(), atol=bound, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", list(ROUNDING))
+def test_rows_are_scaled_in_float32_and_rounded_once(dtype: torch.dtype) -> None:
+    x, factors = torch.randn(33, 64).to(dtype), torch.randn(33)
+    assert torch.equal(scale_rows(x, factors), (x.float() * factors[:, None]).to(dtype))
+
+
+def test_swiglu() -> None:
+    gate, up = double(7, 8), double(7, 8)
+    torch.testing.assert_close(SwiGLU.apply(gate, up), nn.functional.silu(gate) * up)
+    assert gradcheck(SwiGLU.apply, (gate, up))
+
+
+@pytest.mark.parametrize("rows", [BATCH * PIECES, BATCH * PIECES + 6])
+def test_heads_are_turned_as_transformers_does(rows: int) -> None:
+    x, (cos, sin) = double(rows, HEADS * SIZE), angles()
+    plain = ToHeads.apply(x, SHAPE, SIZE, None)
+    assert plain.is_contiguous()
+    assert torch.equal(plain[1, 2, 3], x[PIECES + 3, 2 * SIZE :])
+    expected, _ = apply_rotary_pos_emb(plain, plain, cos[None], sin[None])
+    torch.testing.assert_close(ToHeads.apply(x, SHAPE, SIZE, (cos, sin)), expected)
+    assert gradcheck(lambda x: ToHeads.apply(x, SHAPE, SIZE, (cos, sin)), x)
+    assert gradcheck(lambda x: ToHeads.apply(x, SHAPE, SIZE, None), x)
+
+
+def test_rows_are_what_heads_were() -> None:
+    rows = BATCH * PIECES + 6
+    x = double(rows, HEADS * SIZE)
+    back = ToRows.apply(ToHeads.apply(x, SHAPE, SIZE, None), rows)
+    assert torch.equal(back[: BATCH * PIECES], x[: BATCH * PIECES])
+    assert not back[BATCH * PIECES :].any()
+    assert gradcheck(lambda x: ToRows.apply(x, rows), double(BATCH, HEADS, PIECES, SIZE))
+
+
+def test_rows_are_rounded_to_few_numbers() -> None:
+    numbers = {rounded(pieces) for pieces in range(1, 2049)}
+    assert len(numbers) <= 16 + 8 * 4
+    assert all(pieces <= rounded(pieces) <= max(pieces * 9 / 8, pieces + 15) for pieces in range(1, 5000))
+
+
+@pytest.mark.parametrize("dtype", list(ROUNDING))
+def test_a_small_base_keeps_the_weights_that_dequantising_gives(
+    base: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = load_base(base, CPU, dtype)
+    linears = {name: leaf for name, leaf in kept.leaves.items() if hasattr(leaf.weight, "quant_state")}
+    assert len(linears) == 7 * kept.config.num_hidden_layers
+    weights = {name: dequantize(linear) for name, linear in linears.items()}
+    assert all(dequantize(linear) is weights[name] for name, linear in linears.items())
+    for name, linear in linears.items():
+        monkeypatch.delattr(linear, "resident")
+        assert torch.equal(dequantize(linear), weights[name])
+        assert dequantize(linear) is not weights[name]
+
+
+def test_freed_memory_is_used_again(base: Path) -> None:
+    """Without this, each of these tensors would come as new pages, of 4 KiB, that the system clears one by one."""
+    load_base(base, CPU, torch.float32)
+    for _ in range(3):
+        torch.ones(2**22)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(2**22)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 4096  # one of ten tensors
