@@ -16,6 +16,7 @@ DEFAULTS = {
     "dropout": 0.05,
     "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     "layers": None,
+    "adapted_layers": None,
     "bidirectional_from": 0,
     "compute_dtype": "bfloat16",
     "device": "auto",
@@ -41,6 +42,7 @@ def make_qlora_ner(
     dropout: float,
     target_modules: list[str],
     layers: int | None,
+    adapted_layers: int | None,
     bidirectional_from: int | None,
     compute_dtype: str,
     device: str,
@@ -57,6 +59,7 @@ def make_qlora_ner(
     dropout (float): Probability, on the adapter's input.
     target_modules (List[str]): Which of the seven linears of a layer are adapted.
     layers (Optional[int]): How many layers of the base to keep, from the bottom; all if empty.
+    adapted_layers (Optional[int]): How many of those are adapted, from the top; all if empty.
     bidirectional_from (Optional[int]): The first layer with unmasked attention; empty leaves all layers causal.
     compute_dtype (str): "bfloat16" or "float32".
     device (str): "auto", "cpu", "cuda" or "cuda:N".
@@ -72,7 +75,7 @@ def make_qlora_ner(
     lora = LoRASettings(r, alpha, dropout, tuple(target_modules))
     settings = NERSettings(
         base=base,
-        classifier=ClassifierSettings(lora, layers, bidirectional_from),
+        classifier=ClassifierSettings(lora, layers, adapted_layers, bidirectional_from),
         compute_dtype=compute_dtype,
         device=device,
         max_pieces=max_pieces,

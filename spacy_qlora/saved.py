@@ -30,8 +30,7 @@ def to_disk(model: NERModel, folder: Path) -> None:
     srsly.write_json(folder / CFG, config(model))
     if (trained := model.trained) and model.trained_on and model.tokenizer:
         adapter, head = trained
-        classifier = model.settings.classifier
-        save_adapter(folder / ADAPTER, classifier.lora, adapter, model.trained_on, classifier.layers)
+        save_adapter(folder / ADAPTER, model.settings.classifier, adapter, model.trained_on)
         save_tensors(head, folder / HEAD)
         (folder / TOKENIZER).write_text(model.tokenizer.to_str(), encoding="utf8")
         srsly.write_json(folder / INFO, asdict(model.trained_on))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from spacy_qlora.engine.window import Window
 
@@ -20,16 +21,18 @@ class Batch:
 
     pieces: [batch, pieces] ids.  mask: [batch, pieces], True at real pieces; None where nothing is padded.
     positions: [words] where each word is read, counted through the flattened [batch * pieces].  tags: [words] or None.
+    states: [batch * pieces, hidden] what the frozen layers make of them, or None.
     """
 
     pieces: Tensor
     mask: Tensor | None
     positions: Tensor
     tags: Tensor | None
+    states: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        moved = (None if x is None else x.to(device) for x in (self.pieces, self.mask, self.positions, self.tags))
-        return Batch(*moved)  # type: ignore[arg-type]
+        values = (getattr(self, field.name) for field in fields(self))
+        return Batch(*(None if value is None else value.to(device) for value in values))  # type: ignore[arg-type]
 
 
 def collate(windows: Sequence[Window], first: int | None = None) -> Batch:
@@ -43,11 +46,13 @@ def collate(windows: Sequence[Window], first: int | None = None) -> Batch:
         row[len(lead) : len(lead) + len(window)] = window.pieces
     positions = [window.positions + len(lead) + i * width for i, window in enumerate(windows)]
     tags = [window.tags for window in windows if window.tags is not None]
+    states = [window.states for window in windows if window.states is not None]
     return Batch(
         pieces=torch.from_numpy(pieces),
         mask=None if (lengths == width).all() else torch.arange(width) < torch.from_numpy(lengths)[:, None],
         positions=torch.from_numpy(np.concatenate(positions)),
         tags=torch.from_numpy(np.concatenate(tags)) if tags else None,
+        states=pad_sequence(states, batch_first=True).flatten(0, 1) if states else None,
     )
 
 

@@ -27,16 +27,20 @@ class TokenClassifier(nn.Module):
 
     def __init__(self, base: Base, tags: int, settings: ClassifierSettings, seed: int = 0) -> None:
         super().__init__()
-        layers, leaves = base.config.num_hidden_layers, base.leaves
-        require((settings.layers or 1) <= layers, "layers", settings.layers, f"at most {layers} with {base.info.id}")
+        leaves, lora, all_layers = base.leaves, settings.lora, base.config.num_hidden_layers
+        depth = settings.layers or all_layers
+        require(depth <= all_layers, "layers", depth, f"at most {all_layers} with {base.info.id}")
+        adapted = settings.adapted_layers or depth
+        require(adapted <= depth, "adapted_layers", adapted, f"at most the {depth} layers that are kept")
         self.base, self.settings, self.device = base, settings, base.device
         self.checkpointing = False  # trade a second forward of each layer for the memory of its activations
+        self.frozen = depth - adapted  # layers below the first adapted one
         self.embed, self.norm = leaves["embed_tokens"], leaves["norm"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             built = [
-                Layer(base.config, {name: leaves[f"layers.{i}.{name}"] for name in LEAVES}, settings.lora)
-                for i in range(settings.layers or layers)
+                Layer(base.config, {name: leaves[f"layers.{i}.{name}"] for name in LEAVES}, lora, i >= self.frozen)
+                for i in range(depth)
             ]
             self.head = nn.Linear(base.config.hidden_size, tags).to(self.device)
         self.layers = nn.ModuleList(built)
@@ -48,21 +52,30 @@ class TokenClassifier(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """RETURNS: [words, tags] scores, float32."""
-        size, length = batch.pieces.shape
-        rows = pad(batch.pieces.flatten(), (0, rounded(size * length) - size * length))
-        hidden = self.embed(rows)
-        cos, sin = self.base.rotary(hidden, torch.arange(length, device=self.device)[None])
-        unmasked_from = self.settings.bidirectional_from
-        for i, layer in enumerate(self.layers):
-            causal = unmasked_from is None or i < unmasked_from
-            inputs = hidden, (size, length), (cos[0], sin[0]), batch.mask, causal
-            if self.checkpointing and torch.is_grad_enabled():
-                hidden = checkpoint(layer, *inputs, use_reentrant=False)
-            else:
-                hidden = layer(*inputs)
-        read = hidden[batch.positions]
-        normed = RMSNorm.apply(read, self.norm.weight, self.base.config.rms_norm_eps)
+        states = self.frozen_states(batch) if batch.states is None else batch.states
+        states = self._through(range(self.frozen, len(self.layers)), states, batch)
+        normed = RMSNorm.apply(states[batch.positions], self.norm.weight, self.base.config.rms_norm_eps)
         return linear(normed.float(), self.head.weight, self.head.bias)
+
+    @torch.no_grad()
+    def frozen_states(self, batch: Batch) -> Tensor:
+        """What the layers below the adapted ones make of a batch. RETURNS: [batch * pieces, hidden]."""
+        return self._through(range(self.frozen), self.embed(batch.pieces.flatten()), batch)
+
+    def _through(self, layers: range, states: Tensor, batch: Batch) -> Tensor:
+        """states, RETURNS: [batch * pieces, hidden]."""
+        size, length = batch.pieces.shape
+        cos, sin = self.base.rotary(states, torch.arange(length, device=self.device)[None])
+        unmasked_from = self.settings.bidirectional_from
+        states = pad(states, (0, 0, 0, rounded(len(states)) - len(states)))
+        for i in layers:
+            causal = unmasked_from is None or i < unmasked_from
+            inputs = states, (size, length), (cos[0], sin[0]), batch.mask, causal
+            if self.checkpointing and torch.is_grad_enabled():
+                states = checkpoint(self.layers[i], *inputs, use_reentrant=False)
+            else:
+                states = self.layers[i](*inputs)
+        return states[: size * length]
 
     def loss(self, batch: Batch) -> Tensor:
         """batch: With tags. RETURNS: The sum of the words' cross-entropies in nats; words tagged -100 are left out."""

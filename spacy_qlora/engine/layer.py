@@ -28,13 +28,16 @@ class Layer(nn.Module):
     """Gives what the layer of transformers gives, whose names it keeps.
 
     leaves (Mapping[str, nn.Module]): The frozen modules, one for each of `LEAVES`; shared with other classifiers.
+    adapt (bool): Whether the layer has an adapter.
     """
 
-    def __init__(self, config: MistralConfig, leaves: Mapping[str, nn.Module], lora: LoRASettings) -> None:
+    def __init__(
+        self, config: MistralConfig, leaves: Mapping[str, nn.Module], lora: LoRASettings, adapt: bool = True
+    ) -> None:
         super().__init__()
         self.size, self.eps = config.head_dim, config.rms_norm_eps
         self.norms = nn.ModuleList(leaves[name] for name in NORMS)
-        groups = [LoRALinears({name: cast(nn.Linear, leaves[name]) for name in group}, lora) for group in GROUPS]
+        groups = [LoRALinears({name: cast(nn.Linear, leaves[name]) for name in group}, lora, adapt) for group in GROUPS]
         self.groups = nn.ModuleList(groups)
         self.masters = {name: master for group in groups for name, master in group.masters.items()}
 

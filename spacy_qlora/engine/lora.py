@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 from spacy_qlora.engine.base import dequantize
 from spacy_qlora.engine.files import save_tensors
 from spacy_qlora.engine.info import BaseInfo
-from spacy_qlora.engine.settings import LoRASettings
+from spacy_qlora.engine.settings import ClassifierSettings, LoRASettings
 
 PEFT_PREFIX = "base_model.model."
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -26,15 +26,17 @@ class LoRALinears(nn.Module):
     """Frozen linears that read the same input, those among the target modules with a trained product beside them.
 
     linears (Mapping[str, nn.Linear]): 4-bit, by name, such as "mlp.up_proj"; shared with other classifiers.
+    adapt (bool): False leaves out the products of all of them.
     Masters are float32; the products are computed in the type of the input, as the linears themselves are.
     """
 
-    def __init__(self, linears: Mapping[str, nn.Linear], settings: LoRASettings) -> None:
+    def __init__(self, linears: Mapping[str, nn.Linear], settings: LoRASettings, adapt: bool = True) -> None:
         super().__init__()
         self.linears, self.settings = nn.ModuleList(linears.values()), settings
         self.masters: dict[str, nn.Parameter] = {}  # by their names in peft's file
         self.lora_A, self.lora_B = nn.ParameterList(), nn.ParameterList()
-        self.adapted = [i for i, name in enumerate(linears) if name.rpartition(".")[2] in settings.target_modules]
+        targets = settings.target_modules if adapt else ()
+        self.adapted = [i for i, name in enumerate(linears) if name.rpartition(".")[2] in targets]
         for name, module in [list(linears.items())[i] for i in self.adapted]:
             down = torch.empty(settings.r, module.in_features, device=module.weight.device)
             nn.init.kaiming_uniform_(down, a=math.sqrt(5))  # as in peft
@@ -48,7 +50,8 @@ class LoRALinears(nn.Module):
         residual: [pieces, out], added to the output of a group's only linear.
         RETURNS: [pieces, out] of each linear.
         """
-        hidden = drop_mask(x, self.settings.dropout) if self.training and self.settings.dropout else None
+        drops = self.training and self.adapted and self.settings.dropout
+        hidden = drop_mask(x, self.settings.dropout) if drops else None
         return LoRAProducts.apply(x, residual, hidden, self, *self.lora_A, *self.lora_B)
 
 
@@ -114,23 +117,23 @@ def drop_mask(x: Tensor, dropout: float) -> Tensor:
     return words.view(torch.int16)[: x.numel()].view_as(x) < round(dropout * 2**16) - 2**15
 
 
-def save_adapter(
-    folder: Path, settings: LoRASettings, tensors: Mapping[str, Tensor], base: BaseInfo, layers: int | None
-) -> None:
+def save_adapter(folder: Path, settings: ClassifierSettings, tensors: Mapping[str, Tensor], base: BaseInfo) -> None:
     """Writes the two files that peft reads: `PeftModel.from_pretrained(AutoModel.from_pretrained(base), folder)`.
 
-    base: For peft's `base_model_name_or_path`.  layers: How many layers from the bottom are adapted; all if None.
+    tensors: By peft's names.  base: For peft's `base_model_name_or_path`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    lora, targets = settings.lora, set(settings.lora.target_modules)
+    if settings.layers or settings.adapted_layers:  # peft's own `layers_to_transform` finds no layers in an AutoModel
+        targets = {name.removeprefix(PEFT_PREFIX).partition(".lora_")[0] for name in tensors}
     LoraConfig(
-        r=settings.r,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
-        lora_dropout=settings.dropout,
-        target_modules=sorted(settings.target_modules),
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=sorted(targets),
         task_type="FEATURE_EXTRACTION",  # the head is not part of the adapter: it lies in head.safetensors
         base_model_name_or_path=base.id,
         revision=base.revision or None,
-        layers_to_transform=None if layers is None else list(range(layers)),
         inference_mode=True,
     ).save_pretrained(str(folder))
     save_tensors(tensors, folder / WEIGHTS)

@@ -39,15 +39,19 @@ class LoRASettings:
 @dataclass(frozen=True)
 class ClassifierSettings:
     """lora: The adapter.  layers: How many layers of the base to keep, from the bottom; all if None.
+    adapted_layers: How many of those are adapted, from the top; all if None.
     bidirectional_from: The first layer with unmasked attention; None leaves every layer causal.
     """
 
     lora: LoRASettings = field(default_factory=LoRASettings)
     layers: int | None = None
+    adapted_layers: int | None = None
     bidirectional_from: int | None = 0
 
     def __post_init__(self) -> None:
-        require(self.layers is None or self.layers >= 1, "layers", self.layers, "empty or at least 1")
+        for name in ("layers", "adapted_layers"):
+            count = getattr(self, name)
+            require(count is None or count >= 1, name, count, "empty or at least 1")
         first = self.bidirectional_from
         require(first is None or first >= 0, "bidirectional_from", first, "empty or at least 0")
 
@@ -89,12 +93,14 @@ class LoopSettings:
     """batch_size: Texts a step; 0 fills each step with `batch_pieces` x `accumulate` instead.
     batch_pieces: Most pieces a micro-batch, padding counted.  accumulate: Micro-batches a step, where batch_size is 0.
     checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
+    prefix_cache: Compute what the layers below the adapted ones make of the corpus once, and keep it on disk.
     """
 
     batch_size: int = 0
     batch_pieces: int = 1536
     accumulate: int = 1
     checkpointing: bool = False
+    prefix_cache: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 0), ("batch_pieces", 1), ("accumulate", 1)):

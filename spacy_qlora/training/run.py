@@ -18,6 +18,8 @@ from tqdm import tqdm
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.files import require_place
 from spacy_qlora.engine.loop import Hooks, Loop, Progress
+from spacy_qlora.engine.prefix import with_states
+from spacy_qlora.engine.source import cache_folder
 from spacy_qlora.errors import InputError, QLoRAError
 from spacy_qlora.training.config import CorpusReader, TrainingConfig, problem, resolve
 from spacy_qlora.training.display import Bar, describe
@@ -43,8 +45,10 @@ def train(path: Path, config: Config, output: Path, resume: bool = False) -> Pro
         raise InputError("Q409", path=path, split="train")
     if next(read_corpus(path, "dev", run.dev, nlp), None) is None:
         raise InputError("Q409", path=path, split="dev")
-    optimizer = run.training["optimizer"].settings
-    loop = Loop(ner.model.classifier, windows, run.loop, optimizer, run.schedule, output / STATE)
+    optimizer, classifier = run.training["optimizer"].settings, ner.model.classifier
+    if classifier.frozen and run.loop.prefix_cache:
+        windows = with_states(classifier, windows, ner.settings.batch_pieces, cache_folder() / "states")
+    loop = Loop(classifier, windows, run.loop, optimizer, run.schedule, output / STATE)
     if resume:
         loop.resume()
     print(describe(ner, loop))

@@ -25,9 +25,9 @@ WEIGHTS = "adapter_model.safetensors"
 TARGETS = [LINEARS, ("q_proj", "k_proj", "v_proj", "o_proj"), ("down_proj",)]
 
 
-def causal_classifier(base: Path, lora: LoRASettings) -> TokenClassifier:
+def causal_classifier(base: Path, lora: LoRASettings, **settings: int) -> TokenClassifier:
     """Its scores are the hidden states themselves, since its head passes them on."""
-    settings = ClassifierSettings(lora, bidirectional_from=None)
+    settings = ClassifierSettings(lora, bidirectional_from=None, **settings)
     classifier = TokenClassifier(load_base(base, CPU, torch.float32), SIZE, settings)
     load(classifier, random_adapter(classifier))
     return classifier
@@ -55,7 +55,7 @@ def stock_states(model: nn.Module) -> Tensor:
 def test_outputs_and_gradients_are_those_of_peft(base: Path, tmp_path: Path, targets: tuple[str, ...]) -> None:
     lora = LoRASettings(r=4, alpha=12, target_modules=targets)
     classifier = causal_classifier(base, lora)
-    save_adapter(tmp_path, lora, classifier.trained()[0], BaseInfo(id="tiny"), layers=None)
+    save_adapter(tmp_path, classifier.settings, classifier.trained()[0], BaseInfo(id="tiny"))
     reference = PeftModel.from_pretrained(stock_4bit(base), tmp_path, is_trainable=True)
     ours, theirs = states(classifier), stock_states(reference)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
@@ -73,16 +73,28 @@ def test_outputs_and_gradients_are_those_of_peft(base: Path, tmp_path: Path, tar
         torch.testing.assert_close(parameter.grad, expected[name], atol=1e-4, rtol=1e-4, msg=lambda m, n=name: n + m)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"adapted_layers": 1}, {"layers": 2}, {"layers": 2, "adapted_layers": 1}], ids=str
+)
+def test_peft_adapts_the_same_layers(base: Path, tmp_path: Path, settings: dict[str, int]) -> None:
+    classifier = causal_classifier(base, LoRASettings(r=4, alpha=12), **settings)
+    save_adapter(tmp_path, classifier.settings, classifier.trained()[0], BaseInfo(id="tiny"))
+    stock = stock_4bit(base)
+    del stock.layers[settings.get("layers", 3) :]
+    torch.testing.assert_close(
+        states(classifier), stock_states(PeftModel.from_pretrained(stock, tmp_path)), atol=1e-5, rtol=0
+    )
+
+
 def test_peft_reads_what_we_save(base: Path, tmp_path: Path) -> None:
     lora = LoRASettings(r=8, alpha=16, dropout=0.1, target_modules=("v_proj", "q_proj"))
-    classifier = TokenClassifier(load_base(base, CPU, torch.bfloat16), 3, ClassifierSettings(lora, layers=2))
-    save_adapter(tmp_path / "adapter", lora, classifier.trained()[0], BaseInfo("org/tiny", "v1"), layers=2)
+    classifier = TokenClassifier(load_base(base, CPU, torch.bfloat16), 3, ClassifierSettings(lora))
+    save_adapter(tmp_path / "adapter", classifier.settings, classifier.trained()[0], BaseInfo("org/tiny", "v1"))
     config = PeftConfig.from_pretrained(str(tmp_path / "adapter"))
     assert isinstance(config, LoraConfig)
     assert (config.r, config.lora_alpha, config.lora_dropout) == (8, 16, 0.1)
     assert config.target_modules == {"q_proj", "v_proj"}
     assert (config.base_model_name_or_path, config.revision) == ("org/tiny", "v1")
-    assert config.layers_to_transform == [0, 1]
     assert config.task_type == "FEATURE_EXTRACTION"
     assert {path.name for path in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", WEIGHTS}
     saved = load_file(tmp_path / "adapter" / WEIGHTS)

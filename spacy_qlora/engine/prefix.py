@@ -1,0 +1,64 @@
+"""What the frozen layers make of a corpus: computed once, kept on disk, read by every epoch and every later run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from spacy_qlora.engine.batching import by_budget
+from spacy_qlora.engine.classifier import TokenClassifier
+from spacy_qlora.engine.window import Window
+
+
+def with_states(classifier: TokenClassifier, windows: Sequence[Window], budget: int, folder: Path) -> list[Window]:
+    """The windows with their states, memory-mapped from a file in `folder` that is written where it is missing.
+
+    The file is named after all that the states depend on. Texts can be guessed from it: only its owner may read it.
+    budget: Pieces a batch, padding counted.
+    Raises OSError where the disk is full or the folder cannot be written.
+    """
+    lengths, size = classifier.lengths(windows), classifier.base.config.hidden_size
+    path = folder / f"{_key(classifier, windows)}.states"
+    count = sum(lengths) * size
+    if not path.exists() or path.stat().st_size != count * classifier.base.dtype.itemsize:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(classifier, windows, budget, path)
+    states = torch.from_file(str(path), shared=False, size=count, dtype=classifier.base.dtype).view(-1, size)
+    return [replace(window, states=part) for window, part in zip(windows, states.split(lengths), strict=True)]
+
+
+def _write(classifier: TokenClassifier, windows: Sequence[Window], budget: int, path: Path) -> None:
+    """All windows' states, one after another; the file appears whole or not at all."""
+    lengths, size = classifier.lengths(windows), classifier.base.config.hidden_size
+    starts = [size * classifier.base.dtype.itemsize * start for start in accumulate(lengths, initial=0)]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.touch(mode=0o600)
+    try:
+        with temporary.open("wb") as file, tqdm(total=sum(lengths), desc="Frozen layers", unit=" pieces") as bar:
+            for chosen in by_budget(lengths, budget):
+                batch = classifier.collate([windows[i] for i in chosen])
+                states = classifier.frozen_states(batch).cpu().view(*batch.pieces.shape, size)
+                for i, rows in zip(chosen, states, strict=True):
+                    file.seek(starts[i])
+                    file.write(rows[: lengths[i]].view(torch.uint8).numpy().data)
+                    bar.update(lengths[i])
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _key(classifier: TokenClassifier, windows: Sequence[Window]) -> str:
+    """SHA-256 over the base, its frozen layers and their attention, the compute type, and the pieces."""
+    base, frozen, first = classifier.base, classifier.frozen, classifier.settings.bidirectional_from
+    causal = frozen if first is None else min(first, frozen)
+    digest = hashlib.sha256(f"{base.info.fingerprint} {frozen} {causal} {base.dtype} {base.device.type}\n".encode())
+    for window in windows:
+        digest.update(len(window).to_bytes(8, "little") + window.pieces.tobytes())
+    return digest.hexdigest()
