@@ -32,7 +32,8 @@ def test_defaults() -> None:
 def test_every_setting_reaches_its_place(tmp_path: Path) -> None:
     given = {
         "base": str(tmp_path), "r": 3, "alpha": 5.0, "dropout": 0.25, "target_modules": ["q_proj"], "layers": 2,
-        "adapted_layers": 1, "bidirectional_from": None, "compute_dtype": "float32", "device": "cpu", "max_pieces": 64, "batch_pieces": 128,
+        "adapted_layers": 1, "bidirectional_from": None,
+        "compute_dtype": "float32", "device": "cpu", "max_pieces": 64, "batch_pieces": 128,
         "carry_base": True,
     }  # fmt: skip
     assert given.keys() | {"scorer"} == DEFAULTS.keys()
@@ -41,7 +42,8 @@ def test_every_setting_reaches_its_place(tmp_path: Path) -> None:
     assert {
         "base": settings.base, "r": lora.r, "alpha": lora.alpha, "dropout": lora.dropout,
         "target_modules": list(lora.target_modules), "layers": classifier.layers,
-        "adapted_layers": classifier.adapted_layers, "bidirectional_from": classifier.bidirectional_from, "compute_dtype": settings.compute_dtype,
+        "adapted_layers": classifier.adapted_layers, "bidirectional_from": classifier.bidirectional_from,
+        "compute_dtype": settings.compute_dtype,
         "device": settings.device, "max_pieces": settings.max_pieces, "batch_pieces": settings.batch_pieces,
         "carry_base": settings.carry_base,
     } == given  # fmt: skip
