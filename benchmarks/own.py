@@ -1,0 +1,87 @@
+"""Our side of the comparisons, as a program of its own: prints one line of JSON.
+
+    python benchmarks/own.py train --base BASE --train train.jsonl --limit 1000
+    python benchmarks/own.py infer --base BASE --dev dev.jsonl --limit 500
+
+`train` is one epoch at full depth, r=16 on all seven linears, by the engine's own loop; `infer` is nlp.pipe over raw
+text, to doc.ents, with weights as they are before training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+import spacy
+import torch
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.training import Example
+
+from spacy_qlora.corpus.check import check
+from spacy_qlora.corpus.docs import make_doc, make_nlp
+from spacy_qlora.corpus.read_json import read_json
+from spacy_qlora.engine.loop import Hooks, Loop, Schedule
+from spacy_qlora.engine.settings import LoopSettings, OptimizerSettings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["train", "infer"])
+    parser.add_argument("--base", required=True, help="a folder that `python -m spacy qlora base` made")
+    parser.add_argument("--train", type=Path)
+    parser.add_argument("--dev", type=Path)
+    parser.add_argument("--limit", type=int, default=0, help="texts; 0 for all")
+    args = parser.parse_args()
+    found = {"train": train, "infer": infer}[args.command](args)
+    peak = resource.getrusage(resource.RUSAGE_SELF)
+    print(json.dumps({**found, "rss_mib": round(peak.ru_maxrss / 1024), "threads": torch.get_num_threads()}))
+
+
+def train(args: argparse.Namespace) -> dict[str, float]:
+    nlp = make_nlp("en", fine=True)
+    docs = read(nlp, args.train, args.limit)
+    ner = initialized(nlp, args.base, docs)
+    windows = ner.training_windows(Example(nlp.make_doc(doc.text), doc) for doc in docs)
+    with tempfile.TemporaryDirectory() as folder:
+        schedule = Schedule(max_epochs=1)
+        loop = Loop(ner.model.classifier, windows, LoopSettings(), OptimizerSettings(), schedule, Path(folder))
+        start = time.perf_counter()
+        loop.run(Hooks(evaluate=lambda: 0.0))
+        seconds = time.perf_counter() - start
+    pieces = sum(map(len, windows))
+    return {"train_s": round(seconds, 2), "pieces_per_s": round(pieces / seconds, 1), "pieces": pieces}
+
+
+def infer(args: argparse.Namespace) -> dict[str, float]:
+    nlp = make_nlp("en", fine=True)
+    records = [json.loads(line) for line in args.dev.read_text(encoding="utf8").splitlines()][: args.limit or None]
+    initialized(nlp, args.base, read(nlp, args.dev, 100))
+    texts = [record["text"] for record in records]
+    words = sum(len(record["labels"]) for record in records)
+    list(nlp.pipe(texts[:8]))
+    start = time.perf_counter()
+    list(nlp.pipe(texts))
+    seconds = time.perf_counter() - start
+    return {"infer_s": round(seconds, 2), "words_per_s": round(words / seconds, 1)}
+
+
+def read(nlp: Language, path: Path, limit: int) -> list[Doc]:
+    records = (check(row)[0] for row in read_json(path))
+    return [make_doc(nlp, record)[0] for record in islice((r for r in records if r is not None), limit or None)]
+
+
+def initialized(nlp: Language, base: str, docs: list[Doc]) -> spacy.pipeline.Pipe:
+    """A qlora_ner with the defaults, added to `nlp`, that knows the labels of the docs."""
+    ner = nlp.add_pipe("qlora_ner", config={"base": base})
+    nlp.initialize(lambda: [Example(nlp.make_doc(doc.text), doc) for doc in docs])
+    return ner
+
+
+if __name__ == "__main__":
+    main()
