@@ -81,6 +81,9 @@ MESSAGES = {
     "Q409": "{path}: the {split} corpus holds no document. Check --paths.{split}.",
     "Q412": "{path}: the component {name} has to be trained too, which this loop does not do. Freeze it, or use 'spacy train'.",
     "Q413": "{path}: {name} is among [training] frozen_components, so nothing would be trained. Take it out.",
+    "Q414": "{budget}: too little memory; the least that this config can do with is {least}. "
+    "Lower r, adapted_layers or max_pieces, or take a smaller base.",
+    "Q415": "step {step}: out of memory, also in smaller micro-batches. Lower [qlora] memory_budget or batch_pieces.",
     "Q411": "{path}: {reason}. Check the corpus file; 'python -m spacy qlora convert' makes it.",
     # Q5xx: evaluation
     "Q500": "{model}: no pipeline folder and no installed package of that name. Check the path or install the package.",

@@ -37,6 +37,17 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Calla
     return register
 
 
+def read_overrides(context: typer.Context) -> dict[str, Any]:
+    """The config settings among the arguments, as in 'spacy train'."""
+    from click import NoSuchOption
+    from spacy.cli._util import parse_config_overrides
+
+    try:
+        return parse_config_overrides(context.args)
+    except (NoSuchOption, SystemExit) as error:
+        raise typer.BadParameter("settings are overridden as --section.key value") from error
+
+
 def os_error(error: OSError) -> QLoRAError:
     """The one-line error for what the operating system refused: a full disk, a missing file, no permission."""
     path = error.filename or "output"

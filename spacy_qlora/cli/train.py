@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spacy_qlora.cli.app import command
+from spacy_qlora.cli.app import command, read_overrides
 
 
 @command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -21,14 +21,7 @@ def train_cli(
 
     Settings of the config are overridden as in 'spacy train': --training.max_epochs 5 --components.qlora_ner.r 8.
     """
-    from click import NoSuchOption
-    from spacy.cli._util import parse_config_overrides
-
     from spacy_qlora.training.config import load_config
     from spacy_qlora.training.run import train
 
-    try:
-        overrides = parse_config_overrides(context.args)
-    except (NoSuchOption, SystemExit) as error:
-        raise typer.BadParameter("settings are overridden as --section.key value") from error
-    train(config, load_config(config, overrides), output, resume)
+    train(config, load_config(config, read_overrides(context)), output, resume)

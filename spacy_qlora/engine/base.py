@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from transformers import MistralConfig, MistralModel
 
 from spacy_qlora.engine.heap import keep_freed_memory
 from spacy_qlora.engine.info import BaseInfo
+from spacy_qlora.engine.memory import Shape, usually_resident
 from spacy_qlora.engine.tokenizer import make_tokenizer
 from spacy_qlora.errors import InputError
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
-RESIDENT = 512 * 2**20  # bytes of dequantised weights that are kept, on a CPU, if all of them are no more
 PREFIX = "model."  # of the weights' names, as in MistralForCausalLM
 SHAPE = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -54,6 +54,15 @@ class Base:
         self.rotary = rotary
         norm = next(leaves["norm"].parameters())
         self.device, self.dtype = norm.device, norm.dtype
+
+    def keep_resident(self, layers: int) -> None:
+        """Keeps the dequantised weights of so many layers, from the bottom: dequantising at each use takes time."""
+        for name, leaf in self.leaves.items():
+            if isinstance(leaf, Linear4bit):
+                if hasattr(leaf, "resident"):
+                    del leaf.resident
+                if int(name.split(".")[1]) < layers:
+                    leaf.resident = dequantize(leaf)
 
 
 _open: weakref.WeakValueDictionary[tuple[object, ...], Base] = weakref.WeakValueDictionary()
@@ -91,9 +100,9 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
     }
     if device.type == "cpu":
         keep_freed_memory()
-        keep_resident([leaf for leaf in leaves.values() if isinstance(leaf, Linear4bit)], dtype)
-    rotary = type(skeleton.rotary_emb)(config).to(device)
-    return Base(info, config, tokenizer, leaves, rotary)
+    base = Base(info, config, tokenizer, leaves, type(skeleton.rotary_emb)(config).to(device))
+    base.keep_resident(usually_resident(Shape.of(config), dtype.itemsize, device.type))
+    return base
 
 
 def _fill(
@@ -111,13 +120,6 @@ def _fill(
     else:
         module.weight = nn.Parameter(tensors[name].to(device, dtype), requires_grad=False)
     return module
-
-
-def keep_resident(linears: Sequence[Linear4bit], dtype: torch.dtype) -> None:
-    """Keeps a small base's dequantised weights as `resident`: dequantising at each use takes a tenth of the time."""
-    if sum(linear.in_features * linear.out_features for linear in linears) * dtype.itemsize <= RESIDENT:
-        for linear in linears:
-            linear.resident = dequantize(linear)
 
 
 def dequantize(linear: nn.Module) -> Tensor:

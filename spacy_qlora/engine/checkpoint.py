@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.optim import AdamW8bit
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -17,7 +18,6 @@ from spacy_qlora.engine.optimizer import AdapterOptimizer
 from spacy_qlora.errors import InputError
 
 FILE = "checkpoint.safetensors"
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def save_checkpoint(
@@ -33,11 +33,13 @@ def save_checkpoint(
         tensors["random.cuda"] = torch.cuda.get_rng_state(classifier.device)
     for name, parameter in classifier.named_trained():
         tensors[name] = parameter.detach()
-        tensors |= {f"{name}:{key}": optimizer.adamw.state[parameter][key] for key in MOMENTS}
+        for key, value in optimizer.adamw.state[parameter].items():
+            tensors[f"{name}:{key}"] = torch.as_tensor(value)
     metadata = {"fixed": json.dumps(fixed), "progress": json.dumps(progress)}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{FILE}.part"
-    save_tensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+    # Copies: bitsandbytes shares a table among the moments.
+    save_tensors({name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary, metadata)
     temporary.replace(folder / FILE)
 
 
@@ -64,9 +66,11 @@ def load_checkpoint(
     with torch.no_grad():
         for name, parameter in classifier.named_trained():
             parameter.copy_(tensors[name])
-            # AdamW keeps its step counts on the CPU, whatever the device.
+            moments = {key.rpartition(":")[2]: tensor for key, tensor in tensors.items() if key.startswith(f"{name}:")}
+            step = moments.pop("step")  # PyTorch counts in a tensor on the CPU, bitsandbytes in an int
             optimizer.adamw.state[parameter] = {
-                key: tensors[f"{name}:{key}"].to("cpu" if key == "step" else parameter.device) for key in MOMENTS
+                "step": int(step) if isinstance(optimizer.adamw, AdamW8bit) else step,
+                **{key: tensor.to(parameter.device) for key, tensor in moments.items()},
             }
     torch.set_rng_state(tensors["random"])
     if "random.cuda" in tensors and classifier.device.type == "cuda":

@@ -33,8 +33,8 @@ class TokenClassifier(nn.Module):
         adapted = settings.adapted_layers or depth
         require(adapted <= depth, "adapted_layers", adapted, f"at most the {depth} layers that are kept")
         self.base, self.settings, self.device = base, settings, base.device
-        self.checkpointing = False  # trade a second forward of each layer for the memory of its activations
         self.frozen = depth - adapted  # layers below the first adapted one
+        self.checkpointed = 0  # so many of the next trade a second forward for the memory of their activations
         self.embed, self.norm = leaves["embed_tokens"], leaves["norm"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -71,7 +71,7 @@ class TokenClassifier(nn.Module):
         for i in layers:
             causal = unmasked_from is None or i < unmasked_from
             inputs = states, (size, length), (cos[0], sin[0]), batch.mask, causal
-            if self.checkpointing and torch.is_grad_enabled():
+            if i < self.frozen + self.checkpointed and torch.is_grad_enabled():
                 states = checkpoint(self.layers[i], *inputs, use_reentrant=False)
             else:
                 states = self.layers[i](*inputs)

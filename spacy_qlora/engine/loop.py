@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,9 +14,12 @@ import torch
 from spacy_qlora.engine.batching import by_budget, shuffled
 from spacy_qlora.engine.checkpoint import load_checkpoint, save_checkpoint
 from spacy_qlora.engine.classifier import TokenClassifier
+from spacy_qlora.engine.memory import Job, Shape, peak_memory
 from spacy_qlora.engine.optimizer import AdapterOptimizer
+from spacy_qlora.engine.plan import fit, read_size
 from spacy_qlora.engine.settings import LoopSettings, OptimizerSettings
 from spacy_qlora.engine.window import Window
+from spacy_qlora.errors import RunError
 
 Step = list[list[int]]  # the windows' numbers, by micro-batch
 
@@ -29,6 +32,7 @@ class Progress:
     score, best: Of the last and the best evaluation, -1 before the first.  best_step: When that was.
     loss: Mean cross-entropy of a word since the last evaluation, in nats; over `words`.
     pieces, seconds: Trained and spent so far.  rate: Pieces a second in the last step.
+    backed_off: Whether memory ran out once, so that micro-batches are halved since.
     """
 
     epoch: int = 0
@@ -42,6 +46,7 @@ class Progress:
     pieces: int = 0
     seconds: float = 0.0
     rate: float = 0.0
+    backed_off: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Loop:
     """One run over `windows`. Call `run`.
 
     checkpoints (Path): Folder of the state to resume from, written at each evaluation.
+    job (Job): What its memory depends on, as configured or as planned for the budget.
     """
 
     classifier: TokenClassifier
@@ -87,15 +93,39 @@ class Loop:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
+        self.job = self._job()
+        self.budget = read_size(self.settings.memory_budget) if self.settings.memory_budget else 0
+        if self.budget:
+            self.job, accumulate = fit(self.job, self.settings.accumulate, self.budget)
+            self.settings = replace(self.settings, batch_pieces=self.job.pieces, accumulate=accumulate)
+            self.classifier.base.keep_resident(self.job.resident)
+        self.classifier.checkpointed = self.job.checkpointed
         self.total_steps = self._total_steps()
-        self.optimizer = AdapterOptimizer(self.classifier, self.optimizer_settings, self.total_steps)
-        self.classifier.checkpointing = self.settings.checkpointing
+        self.optimizer = AdapterOptimizer(
+            self.classifier, self.optimizer_settings, self.total_steps, self.job.eight_bit
+        )
         torch.manual_seed(self.schedule.seed)
+
+    def _job(self) -> Job:
+        classifier, base = self.classifier, self.classifier.base
+        lengths = classifier.lengths(self.windows)
+        return Job.usual(
+            Shape.of(base.config),
+            classifier.settings,
+            self.settings,
+            tags=classifier.head.out_features,
+            length=max(lengths),
+            words_a_piece=sum(len(window.words) for window in self.windows) / sum(lengths),
+            size=base.dtype.itemsize,
+            device=base.device.type,
+        )
 
     def resume(self) -> None:
         """Goes on where the last checkpoint was written. Raises InputError without one, or if it is another run's."""
         state = load_checkpoint(self.checkpoints, self.classifier, self.optimizer, self._fixed())
         self.progress = Progress(**state)
+        if self.progress.backed_off:
+            self._back_off()
 
     def run(self, hooks: Hooks) -> Progress:
         """Trains to the end of the schedule. Raises RunError once the loss is no number; what was best is kept."""
@@ -150,17 +180,40 @@ class Loop:
 
     def _train(self, step: Step) -> None:
         start = time.perf_counter()
-        loss, words = 0.0, 0
-        for batch in step:
-            part, counted = self.classifier.accumulate([self.windows[i] for i in batch], self.settings.batch_pieces)
-            loss, words = loss + part, words + counted
-        self.optimizer.step(words)
         progress = self.progress
+        try:
+            loss, words = self._add_up(step)
+        except torch.OutOfMemoryError as error:
+            if progress.backed_off:
+                raise RunError("Q415", step=progress.step) from error
+            self._back_off()
+            self._train(step)
+            return
+        self.optimizer.step(words)
+        if self.budget and not progress.backed_off and peak_memory(self.classifier.device) > self.budget:
+            self._back_off()
         progress.loss = (progress.loss * progress.words + loss) / (progress.words + words)
         progress.words += words
         pieces = sum(len(self.windows[i]) for batch in step for i in batch)
         progress.pieces += pieces
         progress.rate = pieces / (time.perf_counter() - start)
+
+    def _add_up(self, step: Step) -> tuple[float, int]:
+        """The gradients of one step. RETURNS: The summed loss in nats, and over how many words."""
+        loss, words = 0.0, 0
+        pieces = self.settings.batch_pieces // 2 if self.progress.backed_off else self.settings.batch_pieces
+        for batch in step:
+            part, counted = self.classifier.accumulate([self.windows[i] for i in batch], pieces)
+            loss, words = loss + part, words + counted
+        return loss, words
+
+    def _back_off(self) -> None:
+        """From now on each micro-batch in two halves, and every layer checkpointed."""
+        self.progress.backed_off = True
+        self.classifier.checkpointed = self.job.adapted
+        self.optimizer.adamw.zero_grad()
+        if self.classifier.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _is_due(self) -> bool:
         every, progress = self.schedule.eval_frequency, self.progress

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from bitsandbytes.optim import AdamW8bit
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -17,15 +18,22 @@ class AdapterOptimizer:
     """The optimizer of one classifier.
 
     total (int): Steps of the whole run, for warmup and decay; 0 if not known.
+    eight_bit (bool): Keep the moments of all but small parameters in 8 bits, by bitsandbytes.
     """
 
-    def __init__(self, classifier: TokenClassifier, settings: OptimizerSettings, total: int) -> None:
+    def __init__(
+        self, classifier: TokenClassifier, settings: OptimizerSettings, total: int, eight_bit: bool = False
+    ) -> None:
         self.settings = settings
         adapter, head = list(classifier.adapter.values()), list(classifier.head.parameters())
         self.parameters = [*adapter, *head]
         groups = [{"params": adapter, "lr": settings.adapter_lr}, {"params": head, "lr": settings.head_lr}]
-        fused = classifier.device.type == "cpu"  # elsewhere PyTorch chooses well
-        self.adamw = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=fused or None)
+        self.adamw: torch.optim.Optimizer
+        if eight_bit:
+            self.adamw = AdamW8bit(groups, weight_decay=settings.weight_decay)
+        else:
+            fused = classifier.device.type == "cpu"  # elsewhere PyTorch chooses well
+            self.adamw = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=fused or None)
         self.schedule = LambdaLR(self.adamw, lambda step: settings.factor(step, total))
 
     def step(self, words: int) -> float:

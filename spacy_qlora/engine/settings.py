@@ -93,6 +93,8 @@ class LoopSettings:
     """batch_size: Texts a step; 0 fills each step with `batch_pieces` x `accumulate` instead.
     batch_pieces: Most pieces a micro-batch, padding counted.  accumulate: Micro-batches a step, where batch_size is 0.
     checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
+    memory_budget: Such as "8GiB": smaller micro-batches, checkpointed layers and 8-bit moments are then planned to fit,
+    whatever `checkpointing` says.  None for no plan.
     prefix_cache: Compute what the layers below the adapted ones make of the corpus once, and keep it on disk.
     """
 
@@ -100,6 +102,7 @@ class LoopSettings:
     batch_pieces: int = 1536
     accumulate: int = 1
     checkpointing: bool = False
+    memory_budget: str | None = None
     prefix_cache: bool = True
 
     def __post_init__(self) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
@@ -49,7 +50,7 @@ def make_base(name: str, out: Path, revision: str | None = None) -> BaseInfo:
 
 def find_snapshot(name: str, revision: str | None = None) -> Path:
     """The folder of a hub checkpoint, from the local cache or else, unless HF_HUB_OFFLINE is set, from the hub."""
-    try:
+    with _hub_errors(name):
         try:
             cached = Path(snapshot_download(name, revision=revision, local_files_only=True))
             if all(path.exists() for path in (cached / CONFIG, cached / TOKENIZER, *list_shards(cached))):
@@ -57,6 +58,26 @@ def find_snapshot(name: str, revision: str | None = None) -> Path:
         except LocalEntryNotFoundError:
             pass
         return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
+
+
+def find_config(setting: str) -> Path:
+    """The config.json of the base that a setting names, found or fetched without the weights.
+
+    Raises InputError or RunError where it cannot be had.
+    """
+    folder = Path(os.environ.get("SPACY_QLORA_BASE") or setting)
+    if (folder / CONFIG).exists():
+        return folder / CONFIG
+    if setting == embedded.NAME:
+        return find_base(setting, None, None) / CONFIG
+    with _hub_errors(setting):
+        return Path(hf_hub_download(setting, CONFIG))
+
+
+@contextmanager
+def _hub_errors(name: str) -> Iterator[None]:
+    try:
+        yield
     except HFValidationError as error:
         raise InputError("Q001", path=name, kind="folder, known name or hub id") from error
     except GatedRepoError as error:

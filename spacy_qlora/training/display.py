@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-import torch
 from tqdm import tqdm
 
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.loop import Loop, Progress
+from spacy_qlora.engine.memory import MIB, peak_memory
 
 
 def describe(ner: QLoRANER, loop: Loop) -> str:
@@ -21,7 +21,10 @@ def describe(ner: QLoRANER, loop: Loop) -> str:
         f"Base      {base.id} ({base.fingerprint[:12]}), NF4, {ner.settings.compute_dtype} on {device}\n"
         f"Labels    {', '.join(ner.labels)}\n"
         f"Trained   {trained:,} of {total:,} parameters, {trained / total:.2%}\n"
-        f"Corpus    {len(loop.windows):,} windows, {pieces:,} pieces; {loop.total_steps or 'no limit of'} steps"
+        f"Corpus    {len(loop.windows):,} windows, {pieces:,} pieces; {loop.total_steps or 'no limit of'} steps\n"
+        f"Memory    about {loop.job.total() / MIB:,.0f} MiB: {loop.job.pieces:,} pieces a micro-batch, "
+        f"{loop.job.checkpointed} of {loop.job.adapted} layers checkpointed, "
+        f"{loop.job.resident} kept dequantised, {8 if loop.job.eight_bit else 32}-bit moments"
     )
 
 
@@ -51,17 +54,6 @@ class Bar:
         shown = {"loss": f"{progress.loss:.4f}", "pieces/s": f"{progress.rate:.0f}"}
         if progress.best >= 0:
             shown["best F1"] = f"{progress.best:.4f}"
-        shown["memory"] = f"{peak_memory(self._device) / 2**20:,.0f} MiB"
+        shown["memory"] = f"{peak_memory(self._device) / MIB:,.0f} MiB" + ", halved" * progress.backed_off
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
-
-
-def peak_memory(device: torch.device) -> int:
-    """Highest use so far, in bytes: allocated on a CUDA device, or resident in the process; 0 where no one tells."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -17,6 +17,7 @@ from spacy_qlora.engine.base import load_base
 from spacy_qlora.engine.checkpoint import FILE
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule
+from spacy_qlora.engine.optimizer import AdapterOptimizer
 from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings
 from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import InputError
@@ -94,6 +95,27 @@ def test_a_resumed_run_ends_as_if_nothing_had_happened(
     found = run(resumed)
     assert trained(resumed) == trained(undisturbed)
     assert replace(found, seconds=0, rate=0) == replace(expected, seconds=0, rate=0)
+
+
+def test_moments_of_8_bits_are_resumed_too(base: Path, tmp_path: Path) -> None:
+    settings, lora = replace(BY_PIECES, memory_budget="64GiB"), replace(LORA, r=64)
+
+    def make(folder: str) -> Loop:
+        loop = make_loop(base, tmp_path / folder, settings=settings, lora=lora)
+        loop.optimizer = AdapterOptimizer(loop.classifier, RATES, loop.total_steps, eight_bit=True)
+        return loop
+
+    undisturbed = make("one")
+    run(undisturbed)
+    moments = undisturbed.optimizer.adamw.state.values()
+    assert {state["state1"].dtype for state in moments} == {torch.uint8, torch.float32}  # small ones stay as they were
+    stopped = make("two")
+    with pytest.raises(KeyboardInterrupt):
+        run(stopped, stop_at=stopped.total_steps - 1)
+    resumed = make("two")
+    resumed.resume()
+    run(resumed)
+    assert trained(resumed) == trained(undisturbed)
 
 
 def test_resuming_within_an_epoch(base: Path, tmp_path: Path) -> None:

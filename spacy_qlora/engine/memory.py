@@ -1,0 +1,228 @@
+"""What a run costs in memory, by item: computed before it starts."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import MistralConfig
+
+from spacy_qlora.engine.attention import SHORT
+from spacy_qlora.engine.settings import LINEARS, ClassifierSettings, LoopSettings
+
+MIB = 2**20
+MASTER = 4  # bytes of an element of the adapter and the head, and of each of their gradients
+# What the interpreter and the libraries take before the base is loaded, and what CUDA takes for itself.
+PROGRAM = {"cpu": 700 * MIB, "cuda": 400 * MIB}
+SLACK = 0.05  # of all
+RESIDENT = 512 * MIB  # of dequantised weights are kept, on a CPU, if all of them are no more
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A base's: how many layers, and how wide each part of them is.
+
+    query, kv: All heads together.  mlp: The inner width.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    query: int
+    kv: int
+    mlp: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, config: MistralConfig) -> Shape:
+        size = config.head_dim or config.hidden_size // config.num_attention_heads
+        return cls(
+            layers=config.num_hidden_layers,
+            hidden=config.hidden_size,
+            heads=config.num_attention_heads,
+            query=config.num_attention_heads * size,
+            kv=config.num_key_value_heads * size,
+            mlp=config.intermediate_size,
+            vocabulary=config.vocab_size,
+        )
+
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """The widths of each linear of a layer, in and out."""
+        hidden, query, kv, mlp = self.hidden, self.query, self.kv, self.mlp
+        sizes = [
+            (hidden, query),
+            (hidden, kv),
+            (hidden, kv),
+            (query, hidden),
+            (hidden, mlp),
+            (hidden, mlp),
+            (mlp, hidden),
+        ]
+        return dict(zip(LINEARS, sizes, strict=True))
+
+    @property
+    def layer_weights(self) -> int:
+        return sum(size * out for size, out in self.linears().values())
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the memory of a training run depends on.
+
+    pieces: Rows of a micro-batch, padding counted.  length: Pieces of its longest window.  words: That are scored.
+    checkpointed: Adapted layers, from the bottom, whose activations are computed again in the backward pass.
+    resident: Layers whose dequantised weights stay in memory.  eight_bit: Whether the optimizer's moments are 8-bit.
+    size: Bytes of an element of the compute type.  device: "cpu" or "cuda".
+    """
+
+    shape: Shape
+    settings: ClassifierSettings
+    tags: int
+    pieces: int
+    length: int
+    words: int
+    checkpointed: int = 0
+    resident: int = 0
+    eight_bit: bool = False
+    size: int = 2
+    device: str = "cpu"
+
+    @property
+    def depth(self) -> int:
+        return self.settings.layers or self.shape.layers
+
+    @property
+    def adapted(self) -> int:
+        return self.settings.adapted_layers or self.depth
+
+    @classmethod
+    def usual(
+        cls,
+        shape: Shape,
+        settings: ClassifierSettings,
+        loop: LoopSettings,
+        tags: int,
+        length: int,
+        words_a_piece: float = 1.0,
+        size: int = 2,
+        device: str = "cpu",
+    ) -> Job:
+        """What a config describes, before any budget. words_a_piece: In the corpus; none has more than one."""
+        pieces = max(loop.batch_pieces, length)
+        words = math.ceil(pieces * words_a_piece)
+        resident = usually_resident(shape, size, device)
+        job = cls(shape, settings, tags, pieces, length, words, resident=resident, size=size, device=device)
+        return replace(job, checkpointed=job.adapted if loop.checkpointing else 0)
+
+    def items(self) -> dict[str, int]:
+        """Bytes by item."""
+        shape, trained = self.shape, self.trained()
+        weights = shape.layers * shape.layer_weights
+        layer = self.layer_activations(first=False)
+        open_layers = self.adapted - self.checkpointed
+        first_is_open = self.checkpointed == 0
+        activations = (open_layers - first_is_open) * layer + first_is_open * self.layer_activations(first=True)
+        return {
+            "weights in 4 bits": weights // 2,
+            "their constants": shape.layers * sum(_constants(a * b) for a, b in shape.linears().values()),
+            "embedding and norms": (shape.vocabulary + 2 * shape.layers + 1) * shape.hidden * self.size,
+            "weights kept dequantised": self.resident * shape.layer_weights * self.size,
+            "adapter and head": trained * MASTER,
+            "their gradients": trained * MASTER,
+            "the optimizer's moments": trained * (2 if self.eight_bit else 2 * MASTER),
+            "activations": activations + self._head(),
+            "checkpoints": self.checkpointed * self.pieces * shape.hidden * self.size,
+            "one layer at a time": (layer if self.checkpointed else 0) + self._transient(),
+            "dequantised for one product": max(a * b for a, b in shape.linears().values()) * self.size,
+            "program": PROGRAM[self.device],
+        }
+
+    def total(self) -> int:
+        """The most that the run takes at once, with what the allocator cannot use between its blocks."""
+        return int(sum(self.items().values()) * (1 + SLACK))
+
+    def trained(self) -> int:
+        """How many parameters are trained."""
+        widths, lora = self.shape.linears(), self.settings.lora
+        adapter = self.adapted * sum(lora.r * sum(widths[name]) for name in lora.target_modules)
+        return adapter + (self.shape.hidden + 1) * self.tags
+
+    def layer_activations(self, first: bool) -> int:
+        """What an adapted layer keeps for its backward pass.
+
+        first: Whether it is the lowest, whose input asks for no gradient.
+        """
+        return sum(self._kept(asked=not first))
+
+    def _kept(self, asked: bool) -> Iterator[int]:
+        """Bytes kept by each step of a layer. asked: Whether the step's input asks for a gradient."""
+        shape, size, targets = self.shape, self.size, set(self.settings.lora.target_modules)
+        norm = self.pieces * (2 * shape.hidden * size + 4)  # what goes in and comes out, and one float32 a piece
+        if asked:
+            yield norm
+        yield self._group(shape.hidden, ("q_proj", "k_proj", "v_proj"), shared=asked)
+        asked |= bool(targets & {"q_proj", "k_proj", "v_proj"})
+        if asked:
+            yield self._attention()
+        yield self._group(shape.query, ("o_proj",))
+        asked |= "o_proj" in targets
+        if asked:
+            yield norm
+        yield self._group(shape.hidden, ("gate_proj", "up_proj"), shared=asked)
+        asked |= bool(targets & {"gate_proj", "up_proj"})
+        if asked:
+            yield 3 * self.pieces * shape.mlp * size  # gate, up and the active gate
+        yield self._group(shape.mlp, ("down_proj",))
+
+    def _group(self, width: int, names: tuple[str, ...], shared: bool = False) -> int:
+        """Kept by linears that read the same input. shared: Whether the norm before them keeps that input anyway."""
+        lora = self.settings.lora
+        adapted = len(set(names) & set(lora.target_modules))
+        if not adapted:
+            return 0
+        read = width * (self.size + 1) if lora.dropout else 0 if shared else width * self.size  # a byte for the mask
+        return self.pieces * (read + adapted * lora.r * self.size)
+
+    def _attention(self) -> int:
+        shape = self.shape
+        if self.device == "cpu" and self.length <= SHORT:
+            scores = shape.heads * self.length
+            return self.pieces * (shape.query + 2 * shape.kv + scores) * self.size
+        # Fused: what goes in, what comes out, and one float32 a piece and head; CUDA has keys and values for each head.
+        shared = shape.query if self.device == "cuda" else shape.kv
+        return self.pieces * (2 * (shape.query + shared) * self.size + 4 * shape.heads)
+
+    def _head(self) -> int:
+        """The final norm over the words' states, those in float32, the log-probabilities, and two numbers a word."""
+        norm = self.shape.hidden * 2 * self.size + 4
+        return self.words * (norm + (self.shape.hidden * 4 if self.size != 4 else 0) + self.tags * 4 + 16)
+
+    def _transient(self) -> int:
+        """Gradients and products that live within one layer's backward pass, at its widest: the MLP."""
+        return self.pieces * (3 * self.shape.mlp + 4 * self.shape.hidden) * self.size
+
+
+def usually_resident(shape: Shape, size: int, device: str) -> int:
+    """Layers whose dequantised weights are kept where no plan says otherwise: all of a small base on a CPU."""
+    small = shape.layers * shape.layer_weights * size <= RESIDENT
+    return shape.layers if small and device == "cpu" else 0
+
+
+def peak_memory(device: torch.device) -> int:
+    """Highest use so far, in bytes: allocated on a CUDA device, or resident in the process; 0 where no one tells."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _constants(weights: int) -> int:
+    """Bytes of the constants of so many weights: a byte a block of 64, a float32 a 256 of those, and two tables."""
+    blocks = -(-weights // 64)
+    return blocks + 4 * -(-blocks // 256) + 4 * (16 + 256)

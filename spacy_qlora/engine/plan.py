@@ -1,0 +1,58 @@
+"""The fastest way to do a training step within a memory budget."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+
+from spacy_qlora.engine.memory import MIB, Job
+from spacy_qlora.errors import InputError
+
+UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
+# Estimates to rank the ways by time: a checkpointed layer adds a second forward pass; starting a micro-batch takes as
+# long as so many pieces; 8-bit moments are quantised anew at each step; dequantising takes a tenth of a layer.
+SECOND_FORWARD, START, EIGHT_BIT, DEQUANTISING = 1 / 3, 200, 0.02, 0.1
+
+
+def fit(job: Job, accumulate: int, budget: int) -> tuple[Job, int]:
+    """The fastest way to do a step of `accumulate` micro-batches of `job` in at most `budget` bytes.
+
+    RETURNS: The job to do instead, and its micro-batches a step. Raises InputError where nothing fits.
+    """
+    ways = list(_ways(job))
+    fitting = [way for way in ways if way.total() <= budget]
+    if not fitting:
+        least = min(way.total() for way in ways)
+        raise InputError("Q414", budget=f"{budget / MIB:,.0f} MiB", least=f"{least / MIB:,.0f} MiB")
+    best = min(fitting, key=_seconds)
+    return best, math.ceil(job.pieces * accumulate / best.pieces)
+
+
+def _ways(job: Job) -> Iterator[Job]:
+    """Whole or smaller micro-batches, more or fewer layers checkpointed and kept dequantised, 8-bit moments or not."""
+    pieces = job.pieces
+    while True:
+        smaller = replace(job, pieces=pieces, words=math.ceil(job.words * pieces / job.pieces))
+        for checkpointed, resident in product(range(job.adapted + 1), range(job.shape.layers + 1)):
+            for eight_bit in (False, True):
+                yield replace(smaller, checkpointed=checkpointed, resident=resident, eight_bit=eight_bit)
+        if pieces // 2 < job.length:
+            return
+        pieces //= 2
+
+
+def _seconds(job: Job) -> float:
+    """How long a piece takes, as a multiple of the least."""
+    layers = 1 + SECOND_FORWARD * job.checkpointed / job.adapted - DEQUANTISING * job.resident / job.shape.layers
+    return layers * (1 + START / job.pieces) + EIGHT_BIT * job.eight_bit
+
+
+def read_size(text: str) -> int:
+    """Bytes of a size such as "8GiB" or "7.5 GB". Raises InputError where it is none."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MG]i?B)", text.strip())
+    if found is None:
+        raise InputError("Q210", name="memory", value=text, rule="a size such as 8GiB or 7500MB")
+    return int(float(found[1]) * UNITS[found[2]])

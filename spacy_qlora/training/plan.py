@@ -1,0 +1,95 @@
+"""What training with a config costs in memory, as a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import torch
+from spacy import util
+from thinc.api import Config
+from wasabi import table
+
+from spacy_qlora.engine.base import read_config
+from spacy_qlora.engine.memory import MIB, Job, Shape
+from spacy_qlora.engine.plan import fit, read_size
+from spacy_qlora.engine.source import find_config
+from spacy_qlora.errors import InputError
+from spacy_qlora.settings import NERSettings
+from spacy_qlora.training.config import problem, read_loop_settings
+from spacy_qlora.training.run import only_component
+
+LABELS = 8  # assumed: only the corpus tells how many there are, and they matter little
+
+
+def plan(path: Path, config: Config, memory: str | None) -> str:
+    """path: Of the config, for errors.  memory: The budget; the config's own if None.
+
+    RETURNS: The table. Raises InputError where the config is wrong or nothing fits into the budget.
+    """
+    settings = read_ner_settings(path, config)
+    loop = read_loop_settings(path, config.get("qlora", {}))
+    job = Job.usual(
+        read_shape(settings.base),
+        settings.classifier,
+        loop,
+        tags=2 * LABELS + 1,
+        length=settings.max_pieces,
+        size=getattr(torch, settings.compute_dtype).itemsize,
+        device=device_type(settings.device),
+    )
+    columns = {"as configured": (job, loop.accumulate)}
+    if budget := memory or loop.memory_budget:
+        columns[f"within {budget}"] = fit(job, loop.accumulate, read_size(budget))
+    return draw(columns)
+
+
+def read_ner_settings(path: Path, config: Config) -> NERSettings:
+    """The component's settings, without its base or a corpus. Raises InputError where the config is wrong."""
+    try:
+        nlp = util.load_model_from_config(config.interpolate(), auto_fill=True)
+    except InputError:
+        raise
+    except Exception as error:  # spaCy raises many kinds
+        raise InputError("Q401", path=path, problem=problem(error)) from error
+    return only_component(path, nlp, frozen=[]).settings
+
+
+def read_shape(base: str) -> Shape:
+    """Raises InputError where the base has no config.json of a Mistral."""
+    path = find_config(base)
+    try:
+        return Shape.of(read_config(json.loads(path.read_text(encoding="utf8"))))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError("Q212", path=path.parent) from error
+
+
+def device_type(setting: str) -> str:
+    """ "cpu" or "cuda"; a run can be planned for a GPU that another machine has."""
+    if setting == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return setting.partition(":")[0]
+
+
+def draw(columns: dict[str, tuple[Job, int]]) -> str:
+    """columns: Jobs and their micro-batches a step, by what stands above them."""
+    jobs = [job for job, _ in columns.values()]
+    items: list[tuple[str, list[int]]] = [(name, [job.items()[name] for job in jobs]) for name in jobs[0].items()]
+    items.append(("room that no block fits", [job.total() - sum(job.items().values()) for job in jobs]))
+    costs = [(name, *map(_mib, sizes)) for name, sizes in items]
+    ways = [
+        ("pieces a micro-batch", *(f"{job.pieces:,}" for job in jobs)),
+        ("micro-batches a step", *(f"{accumulate:,}" for _, accumulate in columns.values())),
+        ("layers checkpointed", *(f"{job.checkpointed} of {job.adapted}" for job in jobs)),
+        ("layers kept dequantised", *(f"{job.resident} of {job.shape.layers}" for job in jobs)),
+        ("bits of the moments", *(8 if job.eight_bit else 32 for job in jobs)),
+    ]
+    total = ("total", *(_mib(job.total()) for job in jobs))
+    aligns: list[Literal["l", "r"]] = ["l", *(["r"] * len(jobs))]  # type: ignore[list-item]
+    above = table(costs, header=("memory", *columns), footer=total, aligns=aligns, divider=True)
+    return above + table(ways, header=("plan", *columns), aligns=aligns, divider=True)
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:,.0f} MiB"

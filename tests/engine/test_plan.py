@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spacy_qlora.engine.base import load_base
+from spacy_qlora.engine.classifier import TokenClassifier
+from spacy_qlora.engine.loop import Hooks, Loop, Schedule
+from spacy_qlora.engine.memory import Job, Shape
+from spacy_qlora.engine.plan import fit, read_size
+from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings
+from spacy_qlora.engine.window import Window
+from spacy_qlora.errors import InputError, RunError
+
+CPU = torch.device("cpu")
+GIB = 2**30
+SMALL = Job(Shape(30, 576, 9, 576, 192, 1536, 49152), ClassifierSettings(LoRASettings(dropout=0.1)), 9, 1536, 128, 1000)
+LARGE = Job(Shape(32, 4096, 32, 4096, 1024, 14336, 32768), SMALL.settings, 9, 2048, 512, 1500, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("job", "budget"), [(SMALL, 1.1), (SMALL, 1.5), (SMALL, 4), (LARGE, 5.5), (LARGE, 8), (LARGE, 40)]
+)
+def test_a_plan_fits_and_does_the_whole_step(job: Job, budget: float) -> None:
+    planned, micro = fit(job, 2, int(budget * GIB))
+    assert planned.total() <= budget * GIB
+    assert planned.pieces >= job.length
+    assert planned.pieces * micro >= job.pieces * 2
+    assert (planned.settings, planned.shape, planned.tags) == (job.settings, job.shape, job.tags)
+
+
+def test_more_memory_costs_less_time() -> None:
+    plans = [fit(LARGE, 1, size * GIB)[0] for size in (6, 8, 12, 24, 80)]
+    assert plans == sorted(plans, key=lambda job: (-job.checkpointed, job.resident))
+    assert (plans[-1].checkpointed, plans[-1].resident, plans[-1].eight_bit) == (0, 32, False)
+    assert plans[0].checkpointed > 0
+
+
+def test_eight_bits_where_nothing_else_fits() -> None:
+    least = min(fit(LARGE, 1, size * 2**20)[0].total() for size in range(5200, 6000, 100) if _fits(size * 2**20))
+    assert fit(LARGE, 1, least)[0].eight_bit
+
+
+def _fits(budget: int) -> bool:
+    try:
+        return bool(fit(LARGE, 1, budget))
+    except InputError:
+        return False
+
+
+def test_the_least_that_is_named_is_enough() -> None:
+    with pytest.raises(InputError, match=r"\[Q414\] 1,024 MiB: too little memory") as raised:
+        fit(LARGE, 1, GIB)
+    least = int(str(raised.value.where["least"]).split()[0].replace(",", ""))
+    fit(LARGE, 1, (least + 1) * 2**20)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("8GiB", 8 * GIB), ("7.5 GiB", 7.5 * GIB), ("900MB", 9e8), (" 512MiB", 2**29), ("1GB", 1e9)]
+)
+def test_sizes(text: str, size: float) -> None:
+    assert read_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "8", "8 gigabytes", "-8GiB", "8KiB", "GiB", "8GiB or so"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(InputError, match=r"\[Q210\] memory"):
+        read_size(text)
+
+
+def windows() -> list[Window]:
+    random, places = np.random.default_rng(0), np.arange(7)
+    return [Window(random.integers(2, 320, 7), places, places, random.integers(0, 5, 7)) for _ in range(12)]
+
+
+def make_loop(base: Path, folder: Path, **settings: object) -> Loop:
+    classifier = TokenClassifier(load_base(base, CPU, torch.float32), 5, ClassifierSettings(LoRASettings(r=4)))
+    settings = {"batch_pieces": 32, **settings}
+    return Loop(classifier, windows(), LoopSettings(**settings), OptimizerSettings(), Schedule(max_epochs=2), folder)
+
+
+def trained(loop: Loop) -> list[torch.Tensor]:
+    loop.run(Hooks(evaluate=lambda: 0.0))
+    return [parameter.detach() for _, parameter in loop.classifier.named_trained()]
+
+
+def test_a_loop_keeps_to_its_budget(base: Path, tmp_path: Path) -> None:
+    expected = trained(make_loop(base, tmp_path / "one"))
+    whole = make_loop(base, tmp_path / "two", memory_budget="64GiB")
+    assert (whole.settings.batch_pieces, whole.settings.accumulate, whole.classifier.checkpointed) == (32, 1, 0)
+    assert not whole.job.eight_bit
+    for one, other in zip(trained(whole), expected, strict=True):
+        torch.testing.assert_close(one, other)
+    least = replace(whole.job, pieces=8, checkpointed=3, resident=0, words=7, eight_bit=True)
+    small = make_loop(base, tmp_path / "three", memory_budget=f"{least.total() / 1e6 + 0.001:.3f}MB")
+    try:
+        assert (small.settings.batch_pieces, small.settings.accumulate) == (8, 4)
+        assert small.job == least
+        assert small.classifier.checkpointed == 3
+        assert not any(hasattr(leaf, "resident") for leaf in small.classifier.base.leaves.values())
+        trained(small)
+    finally:
+        small.classifier.base.keep_resident(3)
+
+
+def test_a_loop_that_runs_out_of_memory_once_goes_on_in_halves(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = trained(make_loop(base, tmp_path / "one"))
+    loop = make_loop(base, tmp_path / "two")
+    budgets: list[int] = []
+    whole = loop.classifier.accumulate
+
+    def too_much(texts: list[Window], budget: int) -> tuple[float, int]:
+        budgets.append(budget)
+        if budget > 16:
+            whole(texts[:1], budget)
+            raise torch.OutOfMemoryError
+        return whole(texts, budget)
+
+    monkeypatch.setattr(loop.classifier, "accumulate", too_much)
+    for one, other in zip(trained(loop), expected, strict=True):
+        torch.testing.assert_close(one, other)
+    assert budgets == [32] + [16] * (len(budgets) - 1)
+    assert loop.progress.backed_off
+    assert loop.classifier.checkpointed == 3
+
+
+def test_a_loop_that_runs_out_of_memory_twice_says_so(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = make_loop(base, tmp_path)
+
+    def too_much(texts: list[Window], budget: int) -> tuple[float, int]:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(loop.classifier, "accumulate", too_much)
+    with pytest.raises(RunError, match=r"\[Q415\] step 1"):
+        trained(loop)
