@@ -87,4 +87,4 @@ def test_a_config_json_of_something_else(tmp_path: Path) -> None:
 def test_help_names_the_arguments() -> None:
     result = CliRunner().invoke(app, ["qlora", "plan", "--help"], prog_name="spacy", env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    assert all(name in result.stdout for name in ("CONFIG", "--memory", "config.json"))
+    assert all(name in result.stdout for name in ("config", "--memory", "config.json"))
