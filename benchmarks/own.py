@@ -50,7 +50,8 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     windows = ner.training_windows(Example(nlp.make_doc(doc.text), doc) for doc in docs)
     with tempfile.TemporaryDirectory() as folder:
         schedule = Schedule(max_epochs=1)
-        loop = Loop(ner.model.classifier, windows, LoopSettings(), OptimizerSettings(), schedule, Path(folder))
+        settings = LoopSettings(batch_pieces=1536)
+        loop = Loop(ner.model.classifier, windows, settings, OptimizerSettings(), schedule, Path(folder))
         start = time.perf_counter()
         loop.run(Hooks(evaluate=lambda: 0.0))
         seconds = time.perf_counter() - start

@@ -31,7 +31,7 @@ def make_adamw(
     adapter_lr: float = 4e-4,
     head_lr: float = 2e-3,
     weight_decay: float = 0.01,
-    warmup: float = 0.05,
+    warmup: float = 0.1,
     decay: str = "cosine",
     grad_clip: float = 1.0,
     total_steps: int = 0,

@@ -66,7 +66,7 @@ class OptimizerSettings:
     adapter_lr: float = 4e-4
     head_lr: float = 2e-3
     weight_decay: float = 0.01
-    warmup: float = 0.05
+    warmup: float = 0.1
     decay: str = "cosine"
     grad_clip: float = 1.0
 
@@ -99,7 +99,7 @@ class LoopSettings:
     """
 
     batch_size: int = 0
-    batch_pieces: int = 1536
+    batch_pieces: int = 768
     accumulate: int = 1
     checkpointing: bool = False
     memory_budget: str | None = None
