@@ -107,7 +107,8 @@ def save(output: Path, results: list[dict], runs: dict[str, list]) -> None:
         json.dumps({"machine": machine, "versions": versions, "results": results, "runs": runs}, indent=1) + "\n"
     )
     for row in results:
-        print(f"{row['name']}: {row['ours']:,} against {row['peer']:,} {row['unit']}, {row['ratio']} times")
+        compared = f" against {row['peer']:,}, {row['ratio']} times" if row["peer"] else ""
+        print(f"{row['name']}: {row['ours']:,} {row['unit']}{compared}")
 
 
 def cpu() -> str:

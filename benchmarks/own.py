@@ -27,6 +27,7 @@ from spacy_qlora.corpus.check import check
 from spacy_qlora.corpus.docs import make_doc, make_nlp
 from spacy_qlora.corpus.read_json import read_json
 from spacy_qlora.engine.loop import Hooks, Loop, Schedule
+from spacy_qlora.engine.memory import MIB
 from spacy_qlora.engine.settings import LoopSettings, OptimizerSettings
 
 
@@ -37,6 +38,8 @@ def main() -> None:
     parser.add_argument("--train", type=Path)
     parser.add_argument("--dev", type=Path)
     parser.add_argument("--limit", type=int, default=0, help="texts; 0 for all")
+    parser.add_argument("--pieces", type=int, default=1536, help="most pieces a micro-batch")
+    parser.add_argument("--checkpointing", action="store_true")
     args = parser.parse_args()
     found = {"train": train, "infer": infer}[args.command](args)
     peak = resource.getrusage(resource.RUSAGE_SELF)
@@ -50,13 +53,15 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     windows = ner.training_windows(Example(nlp.make_doc(doc.text), doc) for doc in docs)
     with tempfile.TemporaryDirectory() as folder:
         schedule = Schedule(max_epochs=1)
-        settings = LoopSettings(batch_pieces=1536)
+        settings = LoopSettings(batch_pieces=args.pieces, checkpointing=args.checkpointing)
         loop = Loop(ner.model.classifier, windows, settings, OptimizerSettings(), schedule, Path(folder))
         start = time.perf_counter()
         loop.run(Hooks(evaluate=lambda: 0.0))
         seconds = time.perf_counter() - start
     pieces = sum(map(len, windows))
-    return {"train_s": round(seconds, 2), "pieces_per_s": round(pieces / seconds, 1), "pieces": pieces}
+    planned = round(loop.job.total() / MIB)
+    speed = round(pieces / seconds, 1)
+    return {"train_s": round(seconds, 2), "pieces_per_s": speed, "pieces": pieces, "planned_mib": planned}
 
 
 def infer(args: argparse.Namespace) -> dict[str, float]:

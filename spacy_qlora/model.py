@@ -72,7 +72,8 @@ class NERModel:
             self._process = os.getpid()
         with self._opening:
             if self._classifier is None:
-                self._classifier, self._trained = self._open(), None
+                with torch.inference_mode(False):  # what is made in inference mode can never be trained
+                    self._classifier, self._trained = self._open(), None
             return self._classifier
 
     def _open(self) -> TokenClassifier:

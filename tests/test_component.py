@@ -275,6 +275,13 @@ def test_it_learns_after_it_predicted(nlp: Language, examples: list[Example]) ->
     assert losses[-1] < losses[0] / 4
 
 
+def test_it_learns_after_it_was_opened_in_inference_mode(nlp: Language, examples: list[Example]) -> None:
+    nlp.initialize(lambda: examples)
+    with torch.inference_mode():
+        list(nlp.pipe(example.text for example in examples))
+    assert nlp.update(examples, sgd=OPTIMIZERS["ours"]())["qlora_ner"] > 0
+
+
 # Copies, processes, company
 
 

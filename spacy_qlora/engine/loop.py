@@ -181,14 +181,14 @@ class Loop:
     def _train(self, step: Step) -> None:
         start = time.perf_counter()
         progress = self.progress
-        try:
-            loss, words = self._add_up(step)
-        except torch.OutOfMemoryError as error:
-            if progress.backed_off:
-                raise RunError("Q415", step=progress.step) from error
-            self._back_off()
-            self._train(step)
-            return
+        while True:
+            try:
+                loss, words = self._add_up(step)
+                break
+            except torch.OutOfMemoryError as error:
+                if progress.backed_off:
+                    raise RunError("Q415", step=progress.step) from error
+            self._back_off()  # after the handler: the error keeps the tensors of the failed attempt
         self.optimizer.step(words)
         if self.budget and not progress.backed_off and peak_memory(self.classifier.device) > self.budget:
             self._back_off()

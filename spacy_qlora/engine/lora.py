@@ -34,6 +34,7 @@ class LoRALinears(nn.Module):
         super().__init__()
         self.linears, self.settings = nn.ModuleList(linears.values()), settings
         self.masters: dict[str, nn.Parameter] = {}  # by their names in peft's file
+        self.folded: tuple[list[int], list[Tensor]] | None = None  # versions of the masters, weights made of them
         self.lora_A, self.lora_B = nn.ParameterList(), nn.ParameterList()
         targets = settings.target_modules if adapt else ()
         self.adapted = [i for i, name in enumerate(linears) if name.rpartition(".")[2] in targets]
@@ -50,9 +51,29 @@ class LoRALinears(nn.Module):
         residual: [pieces, out], added to the output of a group's only linear.
         RETURNS: [pieces, out] of each linear.
         """
+        if not torch.is_grad_enabled() and not self.training and (weights := self._folded()):
+            return tuple(_product(x, weight, residual) for weight in weights)
         drops = self.training and self.adapted and self.settings.dropout
         hidden = drop_mask(x, self.settings.dropout) if drops else None
         return LoRAProducts.apply(x, residual, hidden, self, *self.lora_A, *self.lora_B)
+
+    def _folded(self) -> list[Tensor]:
+        """W + (alpha / r) B A of each linear, rounded to its type; none where the linears are not kept dequantised."""
+        if not self.adapted or not hasattr(self.linears[0], "resident"):
+            return []
+        versions = [master._version for master in self.masters.values()]
+        if self.folded is None or self.folded[0] != versions:
+            weights, scaling = [dequantize(module) for module in self.linears], self.settings.alpha / self.settings.r
+            for i, down, up in zip(self.adapted, self.lora_A, self.lora_B, strict=True):
+                weights[i] = torch.addmm(weights[i].float(), up, down, alpha=scaling).to(weights[i].dtype)
+            self.folded = versions, weights
+        return self.folded[1]
+
+    def train(self, mode: bool = True) -> LoRALinears:
+        """As for any module; folded weights are kept between predictions only."""
+        if mode:
+            self.folded = None
+        return super().train(mode)
 
 
 class LoRAProducts(Function):
@@ -74,8 +95,7 @@ class LoRAProducts(Function):
             ctx.save_for_backward(read, hidden, low, *masters)
         outputs = []
         for i, module in enumerate(group.linears):
-            weight = dequantize(module)
-            y = linear(x, weight) if residual is None else torch.addmm(residual, x, weight.t())
+            y = _product(x, dequantize(module), residual)
             outputs.append(y.addmm_(lows[i], ups[i].t(), alpha=scaling) if i in ups else y)
         return tuple(outputs)
 
@@ -102,6 +122,10 @@ class LoRAProducts(Function):
         # The short side first: this product takes half as long as its transpose.
         grad_ups = [(part.t() @ grad).t().float() * ctx.scaling for part, (grad, _) in zip(lows, adapted, strict=True)]
         return grad_x, grad_residual, None, None, *grad_downs, *grad_ups
+
+
+def _product(x: Tensor, weight: Tensor, residual: Tensor | None) -> Tensor:
+    return linear(x, weight) if residual is None else torch.addmm(residual, x, weight.t())
 
 
 def _cast(group: LoRALinears, masters: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, dict[int, Tensor]]:

@@ -210,6 +210,43 @@ def test_dropout_acts_in_training_alone() -> None:
     torch.testing.assert_close(group(x)[0], expected + scaling * (x @ group.lora_A[0].T @ group.lora_B[0].T))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_folded_into_the_weights_are_as_exact(dtype: torch.dtype) -> None:
+    group = plain("q_proj", "k_proj", "v_proj", dtype=dtype, r=4, alpha=12, target_modules=("q_proj", "v_proj"))
+    group.eval()
+    for master in group.masters.values():
+        nn.init.normal_(master, std=0.1)
+    x = torch.randn(99, 64, dtype=dtype)
+    expected = Reference(group)(x.double(), None, None)
+    with torch.no_grad():
+        apart = group(x)
+        keep_resident(group)
+        folded = group(x)
+    assert group.folded is not None
+    for one, other, exact in zip(folded, apart, expected, strict=True):
+        assert (one - exact).norm() <= 1.2 * (other - exact).norm()
+
+
+def test_folded_weights_follow_the_masters_and_leave_room_for_training() -> None:
+    group = plain("o_proj", r=4)
+    keep_resident(group)
+    group.eval()
+    x, residual = torch.randn(9, 64), torch.randn(9, 32)
+    with torch.no_grad():
+        before = group(x, residual)[0]
+        nn.init.normal_(group.lora_B[0])
+        after = group(x, residual)[0]
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, group(x, residual)[0])  # with gradients, the products are apart
+    group.train()
+    assert group.folded is None
+
+
+def keep_resident(group: LoRALinears) -> None:
+    for module in group.linears:
+        module.resident = module.weight.detach()
+
+
 @pytest.mark.parametrize("dropout", [0.05, 0.5, 0.999])
 def test_elements_are_dropped_as_often_as_asked(dropout: float) -> None:
     torch.manual_seed(0)

@@ -1,0 +1,40 @@
+"""Peak memory of training, as the system counts it: ours against our own plan and against the stock libraries.
+
+    python benchmarks/memory.py --base BASE --data DATA --output benchmarks/results/memory.json
+
+The first 200 sentences of the train split, at full depth, r=16. Each process runs alone, from start to end.
+"""
+
+from __future__ import annotations
+
+from common import ours, parse, peer, save, stock_checkpoint
+
+OWN = {
+    "768 pieces": ("--pieces", 768),
+    "1,536 pieces": ("--pieces", 1536),
+    "1,536 pieces, checkpointed": ("--pieces", 1536, "--checkpointing"),
+}
+
+
+def main() -> None:
+    args = parse(__doc__)
+    data = ("--train", (args.data / "train.jsonl").resolve(), "--limit", 8 if args.quick else 200)
+    own = {name: ours("train", "--base", args.base.resolve(), *data, *more) for name, more in OWN.items()}
+    with stock_checkpoint(args.base) as checkpoint:
+        stock = ("--base", checkpoint, "--dev", (args.data / "dev.jsonl").resolve(), "--limit-dev", 1, *data)
+        theirs = peer("tuned, batch 8", "tuned", *stock, "--batch", 8).run()
+        mine = {name: side.run() for name, side in own.items()}
+    results = [
+        row(f"peak memory against the plan, {name}", run["rss_mib"], run["planned_mib"]) for name, run in mine.items()
+    ]
+    smallest = min(run["rss_mib"] for run in mine.values())
+    results.append(row("peak memory against the tuned stock libraries", smallest, theirs["rss_mib"]))
+    save(args.output, results, {**{name: [run] for name, run in mine.items()}, "tuned, batch 8": [theirs]})
+
+
+def row(name: str, own: float, other: float) -> dict:
+    return {"name": name, "ours": own, "peer": other, "ratio": round(own / other, 2), "unit": "MiB"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The programs under benchmarks/ run, and README shows what they left."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RECORDS = [
+    ("No fever today.", ["O", "B-Symptom", "O", "O"], ["No", "fever", "today", "."]),
+    ("Aspirin for pain.", ["B-Drug", "O", "B-Symptom", "O"], ["Aspirin", "for", "pain", "."]),
+]
+
+
+def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, ROOT / "benchmarks" / program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for split in ("train", "dev", "test"):
+        lines = [
+            json.dumps({"text": text, "labels": [{"word": w, "entity": t} for w, t in zip(words, tags, strict=True)]})
+            for text, tags, words in RECORDS * 4
+        ]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_readme_shows_the_committed_figures() -> None:
+    done = run("readme.py", "--check")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_7b_program_at_a_tiny_size(tmp_path: Path) -> None:
+    done = run("gpu_7b.py", "--output", tmp_path / "out.json", "--tiny", "--memory", "1GiB")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [set(row) for row in found["results"]] == [{"name", "ours", "peer", "ratio", "unit"}] * 2
+    assert all(row["ours"] > 0 for row in found["results"])
+    assert {"machine", "versions", "results", "runs"} == found.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["train.py", "infer.py", "memory.py", "accuracy.py"])
+def test_comparisons_run(program: str, base: Path, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "results" / "out.json"
+    done = run(program, "--base", base, "--data", data, "--output", output, "--quick")
+    assert done.returncode == 0, done.stderr
+    for row in json.loads(output.read_text())["results"]:
+        assert row["ratio"] == pytest.approx(row["ours"] / row["peer"], abs=0.01)
