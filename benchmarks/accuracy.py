@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from common import HERE, parse, save
+from common import HERE, depth, parse, save
 
 CONFIG = HERE.parent / "configs" / "bc5cdr.cfg"
 PEER = 0.8428
@@ -26,12 +26,11 @@ QUICK = {"training.max_steps": 2, "training.max_epochs": 0}
 
 def recipes(base: Path) -> dict[str, dict[str, object]]:
     """Settings of the component, by the recipe's name."""
-    depth = json.loads((base / "config.json").read_text())["num_hidden_layers"]
     return {
         "unmasked": {},
         "causal": {"bidirectional_from": "null"},
-        "unmasked top half": {"bidirectional_from": depth // 2},
-        "unmasked, top third adapted": {"adapted_layers": depth // 3},
+        "unmasked top half": {"bidirectional_from": depth(base) // 2},
+        "unmasked, top third adapted": {"adapted_layers": depth(base) // 3},
     }
 
 

@@ -68,6 +68,11 @@ class Side:
         return found
 
 
+def depth(base: Path) -> int:
+    """Layers of a base."""
+    return json.loads((base / "config.json").read_text())["num_hidden_layers"]
+
+
 def ours(command: str, *arguments: object) -> Side:
     return Side(f"ours {command}", (HERE / "own.py", command, *arguments))
 
@@ -76,14 +81,14 @@ def peer(name: str, command: str, *arguments: object) -> Side:
     return Side(name, (HERE / "hf_peer.py", command, *arguments))
 
 
-def alternate(own: Side, peers: list[Side], rounds: int) -> tuple[list[dict[str, float]], dict[str, list]]:
-    """Runs our side before each of the others, so often. RETURNS: What ours printed, and the others by name."""
+def alternate(own: Side, others: list[Side], rounds: int) -> tuple[list[dict[str, float]], list[list[dict]]]:
+    """Runs our side before each of the others, so often. RETURNS: What ours printed, and each of the others."""
     mine: list[dict[str, float]] = []
-    theirs: dict[str, list] = {side.name: [] for side in peers}
+    theirs: list[list[dict[str, float]]] = [[] for _ in others]
     for _ in range(rounds):
-        for side in peers:
+        for side, runs in zip(others, theirs, strict=True):
             mine.append(own.run())
-            theirs[side.name].append(side.run())
+            runs.append(side.run())
     return mine, theirs
 
 

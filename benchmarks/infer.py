@@ -18,11 +18,12 @@ def main() -> None:
         stock = ("--base", checkpoint, *data)
         peers = [peer("4 bits", "infer", *stock), peer("bfloat16", "infer", *stock, "--full")]
         mine, theirs = alternate(ours("infer", "--base", args.base.resolve(), *data), peers, rounds)
+    named = {side.name: runs for side, runs in zip(peers, theirs, strict=True)}
     results = [
         compare(f"inference, against a pipeline in {name}", mine, runs, "words_per_s", "words/s")
-        for name, runs in theirs.items()
+        for name, runs in named.items()
     ]
-    save(args.output, results, {"ours": mine, **theirs})
+    save(args.output, results, {"ours": mine, **named})
 
 
 if __name__ == "__main__":

@@ -47,15 +47,15 @@ class LoRALinears(nn.Module):
             self.masters |= {f"{name}.lora_A.weight": self.lora_A[-1], f"{name}.lora_B.weight": self.lora_B[-1]}
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, ...]:
-        """x: [pieces, in]. In training, dropout hides the same elements of it from all adapters of the group.
+        """x: [pieces, in]. In training, all adapters of the group drop the same elements of it.
         residual: [pieces, out], added to the output of a group's only linear.
         RETURNS: [pieces, out] of each linear.
         """
         if not torch.is_grad_enabled() and not self.training and (weights := self._folded()):
             return tuple(_product(x, weight, residual) for weight in weights)
         drops = self.training and self.adapted and self.settings.dropout
-        hidden = drop_mask(x, self.settings.dropout) if drops else None
-        return LoRAProducts.apply(x, residual, hidden, self, *self.lora_A, *self.lora_B)
+        dropped = draw(x, self.settings.dropout) if drops else None
+        return LoRAProducts.apply(x, residual, dropped, self, *self.lora_A, *self.lora_B)
 
     def _folded(self) -> list[Tensor]:
         """W + (alpha / r) B A of each linear, rounded to its type; none where the linears are not kept dequantised."""
@@ -81,18 +81,18 @@ class LoRAProducts(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, residual: Tensor | None, hidden: Tensor | None, group: LoRALinears, *masters: Tensor
+        ctx: Any, x: Tensor, residual: Tensor | None, dropped: Tensor | None, group: LoRALinears, *masters: Tensor
     ) -> tuple[Tensor, ...]:
-        read, scaling = x, group.settings.alpha / group.settings.r
-        if hidden is not None:
-            read, scaling = x.masked_fill(hidden, 0), scaling / (1 - group.settings.dropout)
+        scaling = group.settings.alpha / group.settings.r
+        if dropped is not None:
+            scaling /= 1 - group.settings.dropout
         ctx.group, ctx.scaling = group, scaling
         ups: dict[int, Tensor] = {}
         if masters:
             down, ups = _cast(group, masters, x.dtype)
-            low = read @ down.t()
+            low = without(x, dropped) @ down.t()
             lows = dict(zip(ups, low.split(group.settings.r, dim=1), strict=True))
-            ctx.save_for_backward(read, hidden, low, *masters)
+            ctx.save_for_backward(x, dropped, low, *masters)
         outputs = []
         for i, module in enumerate(group.linears):
             y = _product(x, dequantize(module), residual)
@@ -109,15 +109,15 @@ class LoRAProducts(Function):
                 grad_x = grad @ weight if grad_x is None else grad_x.addmm_(grad, weight)
         if not group.adapted:
             return grad_x, grad_residual, None, None
-        read, hidden, low, *masters = ctx.saved_tensors
-        down, ups = _cast(group, masters, read.dtype)
+        x, dropped, low, *masters = ctx.saved_tensors
+        down, ups = _cast(group, masters, x.dtype)
         adapted = [(grads[i], up) for i, up in ups.items()]
         grad_low = torch.cat([grad @ up for grad, up in adapted], dim=1).mul_(ctx.scaling)
-        if grad_x is not None and hidden is None:
+        if grad_x is not None and dropped is None:
             grad_x.addmm_(grad_low, down)
         elif grad_x is not None:
-            grad_x.add_((grad_low @ down).masked_fill_(hidden, 0))
-        grad_downs = (grad_low.t() @ read).float().split(group.settings.r)
+            grad_x.add_(zero(grad_low @ down, dropped))
+        grad_downs = (grad_low.t() @ without(x, dropped)).float().split(group.settings.r)
         lows = low.split(group.settings.r, dim=1)
         # The short side first: this product takes half as long as its transpose.
         grad_ups = [(part.t() @ grad).t().float() * ctx.scaling for part, (grad, _) in zip(lows, adapted, strict=True)]
@@ -134,11 +134,27 @@ def _cast(group: LoRALinears, masters: Sequence[Tensor], dtype: torch.dtype) -> 
     return torch.cat(list(downs)).to(dtype), {i: up.to(dtype) for i, up in zip(group.adapted, ups, strict=True)}
 
 
-def drop_mask(x: Tensor, dropout: float) -> Tensor:
-    """Boolean, of the shape of x, True with the probability `dropout`, to one in 65,536."""
-    # PyTorch's own draws spend a call of the generator on each element, which would take a third of a training step.
-    words = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-    return words.view(torch.int16)[: x.numel()].view_as(x) < round(dropout * 2**16) - 2**15
+def draw(x: Tensor, dropout: float) -> Tensor:
+    """Which elements of x to drop, each with the probability `dropout`: their numbers, or on a GPU a boolean each."""
+    if x.device.type != "cpu":
+        return torch.rand(x.shape, device=x.device) < dropout
+    # A draw for each element would take a fifth of a training step; the gaps between those dropped are geometric.
+    expected = x.numel() * dropout
+    draws = torch.rand(int(expected + 6 * math.sqrt(expected)) + 1)
+    places = draws.neg_().log1p_().div_(math.log1p(-dropout)).long().add_(1).cumsum_(0).sub_(1)
+    return places[: int(torch.searchsorted(places, x.numel()))]
+
+
+def zero(x: Tensor, dropped: Tensor) -> Tensor:
+    """Sets the elements that `draw` gave to 0, in place."""
+    if dropped.dtype == torch.bool:
+        return x.masked_fill_(dropped, 0)
+    x.view(-1).index_fill_(0, dropped, 0)
+    return x
+
+
+def without(x: Tensor, dropped: Tensor | None) -> Tensor:
+    return x if dropped is None else zero(x.clone(), dropped)
 
 
 def save_adapter(folder: Path, settings: ClassifierSettings, tensors: Mapping[str, Tensor], base: BaseInfo) -> None:

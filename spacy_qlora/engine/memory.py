@@ -183,8 +183,9 @@ class Job:
         adapted = len(set(names) & set(lora.target_modules))
         if not adapted:
             return 0
-        read = width * (self.size + 1) if lora.dropout else 0 if shared else width * self.size  # a byte for the mask
-        return self.pieces * (read + adapted * lora.r * self.size)
+        dropped = lora.dropout * 8 if self.device == "cpu" else bool(lora.dropout)  # numbers of elements, or booleans
+        read = width * dropped + (0 if shared else width * self.size)
+        return self.pieces * (math.ceil(read) + adapted * lora.r * self.size)
 
     def _attention(self) -> int:
         shape = self.shape

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from spacy_qlora.engine.base import load_base
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.info import BaseInfo
-from spacy_qlora.engine.lora import LoRALinears, drop_mask, save_adapter
+from spacy_qlora.engine.lora import LoRALinears, draw, save_adapter, zero
 from spacy_qlora.engine.settings import LINEARS, ClassifierSettings, LoRASettings
 from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import InputError
@@ -165,7 +166,11 @@ class Reference(nn.Module):
         return outputs
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.25])
+@pytest.mark.parametrize(
+    ("dropout", "drawn"),
+    [(0.0, None), (0.25, lambda hidden: hidden), (0.25, lambda hidden: hidden.flatten().nonzero().flatten())],
+    ids=["no-dropout", "booleans", "numbers"],
+)
 @pytest.mark.parametrize(
     ("names", "targets"),
     [
@@ -177,14 +182,18 @@ class Reference(nn.Module):
     ids=["three", "two-of-three", "residual", "frozen"],
 )
 def test_products_and_every_gradient_against_float64(
-    names: tuple[str, ...], targets: tuple[str, ...], dropout: float, monkeypatch: pytest.MonkeyPatch
+    names: tuple[str, ...],
+    targets: tuple[str, ...],
+    dropout: float,
+    drawn: Callable[[Tensor], Tensor],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     group = plain(*names, r=4, alpha=12, dropout=dropout, target_modules=targets)
     for master in group.masters.values():
         nn.init.normal_(master, std=0.1)
     reference = Reference(group)
     hidden = torch.rand(9, 64) < dropout if dropout else None
-    monkeypatch.setattr("spacy_qlora.engine.lora.drop_mask", lambda x, probability: hidden)
+    monkeypatch.setattr("spacy_qlora.engine.lora.draw", lambda x, dropout: drawn(hidden))
     given = [torch.randn(9, 64), *([torch.randn(9, 32)] if len(names) == 1 else [])]
     ours, theirs = [x.clone().requires_grad_() for x in given], [x.double().requires_grad_() for x in given]
     found = group(*ours)
@@ -250,8 +259,8 @@ def keep_resident(group: LoRALinears) -> None:
 @pytest.mark.parametrize("dropout", [0.05, 0.5, 0.999])
 def test_elements_are_dropped_as_often_as_asked(dropout: float) -> None:
     torch.manual_seed(0)
-    hidden = drop_mask(torch.empty(501, 999), dropout)
-    assert hidden.shape == (501, 999)
+    x = torch.ones(501, 999)
+    hidden = zero(x, draw(x, dropout)) == 0
     for share in (hidden.float().mean(), hidden[::2].float().mean(), hidden[:, 3::4].float().mean()):
         assert float(share) == pytest.approx(dropout, abs=0.005)
     agreeing = (hidden[:, 1:] == hidden[:, :-1]).float().mean()
