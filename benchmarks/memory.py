@@ -27,8 +27,10 @@ def main() -> None:
     results = [
         row(f"peak memory against the plan, {name}", run["rss_mib"], run["planned_mib"]) for name, run in mine.items()
     ]
-    smallest = min(run["rss_mib"] for run in mine.values())
-    results.append(row("peak memory against the tuned stock libraries", smallest, theirs["rss_mib"]))
+    # Like with like: neither of the two recomputes activations.
+    results.append(
+        row("peak memory against the tuned stock libraries", mine["768 pieces"]["rss_mib"], theirs["rss_mib"])
+    )
     save(args.output, results, {**{name: [run] for name, run in mine.items()}, "tuned, batch 8": [theirs]})
 
 

@@ -55,14 +55,17 @@ class Base:
         norm = next(leaves["norm"].parameters())
         self.device, self.dtype = norm.device, norm.dtype
 
-    def keep_resident(self, layers: int) -> None:
-        """Keeps the dequantised weights of so many layers, from the bottom: dequantising at each use takes time."""
+    def keep_resident(self, layers: int, twice: bool = False) -> None:
+        """Keeps the dequantised weights of so many layers, from the bottom: dequantising at each use takes time.
+
+        twice: Whether there is room for a second copy, with an adapter folded in, while predicting.
+        """
         for name, leaf in self.leaves.items():
             if isinstance(leaf, Linear4bit):
                 if hasattr(leaf, "resident"):
                     del leaf.resident
                 if int(name.split(".")[1]) < layers:
-                    leaf.resident = dequantize(leaf)
+                    leaf.resident, leaf.twice = dequantize(leaf), twice
 
 
 _open: weakref.WeakValueDictionary[tuple[object, ...], Base] = weakref.WeakValueDictionary()
@@ -101,7 +104,7 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
     if device.type == "cpu":
         keep_freed_memory()
     base = Base(info, config, tokenizer, leaves, type(skeleton.rotary_emb)(config).to(device))
-    base.keep_resident(usually_resident(Shape.of(config), dtype.itemsize, device.type))
+    base.keep_resident(usually_resident(Shape.of(config), dtype.itemsize, device.type), twice=True)
     return base
 
 
