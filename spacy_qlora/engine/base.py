@@ -65,7 +65,8 @@ class Base:
                 if hasattr(leaf, "resident"):
                     del leaf.resident
                 if int(name.split(".")[1]) < layers:
-                    leaf.resident, leaf.twice = dequantize(leaf), twice
+                    leaf.resident = dequantize(leaf)
+                    leaf.twice = twice  # type: ignore[assignment]  # as of any module, thought to be a tensor
 
 
 _open: weakref.WeakValueDictionary[tuple[object, ...], Base] = weakref.WeakValueDictionary()
