@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0, help="texts; 0 for all")
     parser.add_argument("--pieces", type=int, default=1536, help="most pieces a micro-batch")
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="by torch.compile")
     parser.add_argument("--epochs", type=int, default=1, help="the speed is that of the last")
     parser.add_argument("--adapted-layers", type=int, help="from the top, on cached states; default: all")
     args = parser.parse_args()
@@ -61,7 +62,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
         if classifier.frozen:
             windows = with_states(classifier, windows, ner.settings.batch_pieces, Path(folder))
         schedule = Schedule(max_epochs=args.epochs)
-        settings = LoopSettings(batch_pieces=args.pieces, checkpointing=args.checkpointing)
+        settings = LoopSettings(batch_pieces=args.pieces, checkpointing=args.checkpointing, compile=args.compile)
         loop = Loop(classifier, windows, settings, OptimizerSettings(), schedule, Path(folder))
         ends = [(0, 0.0)]
         loop.run(Hooks(lambda: 0.0, lambda progress, best: ends.append((progress.pieces, progress.seconds))))

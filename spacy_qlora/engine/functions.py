@@ -6,12 +6,52 @@ pass. Each function here gives the stock result, up to the rounding of the compu
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import batch_norm, silu
+
+
+class Fused:
+    """A function of tensors, which runs as one kernel that torch.compile makes of it, within `compiled`."""
+
+    on = False
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.kernel: Callable[..., Any] | None = None
+
+    def __call__(self, *values: Any) -> Any:
+        if not Fused.on:
+            return self.function(*values)
+        if self.kernel is None:
+            self.kernel = torch.compile(self.function, dynamic=True)
+        return self.kernel(*values)
+
+
+@contextmanager
+def compiled(on: bool) -> Iterator[None]:
+    """Within, the functions here run as compiled kernels if `on`, made at the first use and cached on disk."""
+    before, Fused.on = Fused.on, on
+    try:
+        yield
+    finally:
+        Fused.on = before
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile works here: it needs a C++ compiler on a CPU, Triton on a GPU. Takes seconds."""
+    x = torch.zeros(16, 16, device=device)
+    try:
+        with compiled(True):
+            swiglu(x, x)
+    except Exception:  # what is missing shows in many ways
+        return False
+    return True
 
 
 class RMSNorm(Function):
@@ -22,23 +62,32 @@ class RMSNorm(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        squares = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).square_()
-        inverse = squares.div_(x.shape[-1]).add_(eps).rsqrt_()
-        y = scale_rows(x, inverse).mul_(weight)
+        y, inverse = rms_norm(x, weight, eps)
         ctx.save_for_backward(x, weight, inverse, y)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        x, weight, inverse, y = ctx.saved_tensors
-        along = (grad * y).sum(-1, dtype=torch.float32).div_(x.shape[-1])  # how far the gradient points along x
-        out = scale_rows(grad * weight, inverse)
-        return out.sub_(scale_rows(x, inverse.square().mul_(along))), None, None
+        return rms_norm_backward(grad, *ctx.saved_tensors), None, None
+
+
+@Fused
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    squares = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).square_()
+    inverse = squares.div_(x.shape[-1]).add_(eps).rsqrt_()
+    return scale_rows(x, inverse).mul_(weight), inverse
+
+
+@Fused
+def rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor, y: Tensor) -> Tensor:
+    along = (grad * y).sum(-1, dtype=torch.float32).div_(x.shape[-1])  # how far the gradient points along x
+    out = scale_rows(grad * weight, inverse)
+    return out.sub_(scale_rows(x, inverse.square().mul_(along)))
 
 
 def scale_rows(x: Tensor, factors: Tensor) -> Tensor:
     """x: [rows, columns].  factors: [rows], float32. RETURNS: x * factors[:, None], rounded once to the type of x."""
-    if x.device.type != "cpu" or x.dtype == torch.float32:
+    if x.device.type != "cpu" or x.dtype == torch.float32 or torch.compiler.is_compiling():
         return (x * factors[:, None]).to(x.dtype)
     # A batch norm with fixed statistics scales rows in float32 in one pass; mixed products take three times as long.
     zeros, ones = torch.zeros_like(factors), torch.ones_like(factors)
@@ -50,14 +99,22 @@ class SwiGLU(Function):
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        active = silu(gate)
-        ctx.save_for_backward(gate, up, active)
-        return active * up
+        ctx.save_for_backward(gate, up)
+        return swiglu(gate, up)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up, active = ctx.saved_tensors
-        return torch.ops.aten.silu_backward(grad * up, gate), grad * active
+        return swiglu_backward(grad, *ctx.saved_tensors)
+
+
+@Fused
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    return silu(gate) * up
+
+
+@Fused
+def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.ops.aten.silu_backward(grad * up, gate), silu(gate).mul_(grad)
 
 
 class ToHeads(Function):

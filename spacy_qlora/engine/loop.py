@@ -14,6 +14,7 @@ import torch
 from spacy_qlora.engine.batching import by_budget, shuffled
 from spacy_qlora.engine.checkpoint import load_checkpoint, save_checkpoint
 from spacy_qlora.engine.classifier import TokenClassifier
+from spacy_qlora.engine.functions import can_compile, compiled
 from spacy_qlora.engine.memory import Job, Shape, peak_memory
 from spacy_qlora.engine.optimizer import AdapterOptimizer
 from spacy_qlora.engine.plan import fit, read_size
@@ -82,6 +83,7 @@ class Loop:
 
     checkpoints (Path): Folder of the state to resume from, written at each evaluation.
     job (Job): What its memory depends on, as configured or as planned for the budget.
+    compiles (bool): Whether its kernels are compiled, as configured, if they can be here.
     """
 
     classifier: TokenClassifier
@@ -100,6 +102,7 @@ class Loop:
             self.settings = replace(self.settings, batch_pieces=self.job.pieces, accumulate=accumulate)
             self.classifier.base.keep_resident(self.job.resident)
         self.classifier.checkpointed = self.job.checkpointed
+        self.compiles = self.settings.compile and can_compile(self.classifier.device)
         self.total_steps = self._total_steps()
         self.optimizer = AdapterOptimizer(
             self.classifier, self.optimizer_settings, self.total_steps, self.job.eight_bit
@@ -132,7 +135,8 @@ class Loop:
         progress = self.progress
         start = time.perf_counter() - progress.seconds
         for step in self._steps():
-            self._train(step)
+            with compiled(self.compiles):
+                self._train(step)
             progress.seconds = time.perf_counter() - start
             hooks.on_step(progress)
             if self._is_due():

@@ -174,7 +174,7 @@ class Job:
         yield self._group(shape.hidden, ("gate_proj", "up_proj"), shared=asked)
         asked |= bool(targets & {"gate_proj", "up_proj"})
         if asked:
-            yield 3 * self.pieces * shape.mlp * size  # gate, up and the active gate
+            yield 2 * self.pieces * shape.mlp * size  # gate and up
         yield self._group(shape.mlp, ("down_proj",))
 
     def _group(self, width: int, names: tuple[str, ...], shared: bool = False) -> int:

@@ -96,6 +96,7 @@ class LoopSettings:
     memory_budget: Such as "8GiB": smaller micro-batches, checkpointed layers and 8-bit moments are then planned to fit,
     whatever `checkpointing` says.  None for no plan.
     prefix_cache: Compute what the layers below the adapted ones make of the corpus once, and keep it on disk.
+    compile: Let torch.compile make one kernel of what lies between the products, where there is a compiler.
     """
 
     batch_size: int = 0
@@ -104,6 +105,7 @@ class LoopSettings:
     checkpointing: bool = False
     memory_budget: str | None = None
     prefix_cache: bool = True
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 0), ("batch_pieces", 1), ("accumulate", 1)):

@@ -17,6 +17,9 @@ def describe(ner: QLoRANER, loop: Loop) -> str:
     trained, total = loop.classifier.count()
     base, device = loop.classifier.base.info, loop.classifier.device
     pieces = sum(len(window) for window in loop.windows)
+    kernels = "\nKernels   compiled by torch.compile" if loop.compiles else ""
+    if loop.settings.compile and not loop.compiles:
+        kernels = "\nKernels   PyTorch's own: torch.compile finds no compiler here (install g++, or Triton for a GPU)"
     return (
         f"Base      {base.id} ({base.fingerprint[:12]}), NF4, {ner.settings.compute_dtype} on {device}\n"
         f"Labels    {', '.join(ner.labels)}\n"
@@ -24,7 +27,7 @@ def describe(ner: QLoRANER, loop: Loop) -> str:
         f"Corpus    {len(loop.windows):,} windows, {pieces:,} pieces; {loop.total_steps or 'no limit of'} steps\n"
         f"Memory    about {loop.job.total() / MIB:,.0f} MiB: {loop.job.pieces:,} pieces a micro-batch, "
         f"{loop.job.checkpointed} of {loop.job.adapted} layers checkpointed, "
-        f"{loop.job.resident} kept dequantised, {8 if loop.job.eight_bit else 32}-bit moments"
+        f"{loop.job.resident} kept dequantised, {8 if loop.job.eight_bit else 32}-bit moments" + kernels
     )
 
 

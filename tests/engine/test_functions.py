@@ -13,7 +13,7 @@ from transformers.models.mistral.modeling_mistral import MistralRMSNorm, apply_r
 
 from spacy_qlora.engine.base import dequantize, load_base
 from spacy_qlora.engine.classifier import rounded
-from spacy_qlora.engine.functions import RMSNorm, SwiGLU, ToHeads, ToRows, scale_rows
+from spacy_qlora.engine.functions import RMSNorm, SwiGLU, ToHeads, ToRows, can_compile, compiled, scale_rows, swiglu
 
 CPU = torch.device("cpu")
 BATCH, PIECES, HEADS, SIZE = 2, 5, 3, 8
@@ -62,6 +62,35 @@ def test_swiglu() -> None:
     gate, up = double(7, 8), double(7, 8)
     torch.testing.assert_close(SwiGLU.apply(gate, up), nn.functional.silu(gate) * up)
     assert gradcheck(SwiGLU.apply, (gate, up))
+
+
+def results(dtype: torch.dtype) -> list[Tensor]:
+    """Outputs and gradients of a norm and a SwiGLU, always of the same values."""
+    torch.manual_seed(0)
+    x, gate, up = (torch.randn(40, 64).to(dtype).requires_grad_() for _ in range(3))
+    outputs = [RMSNorm.apply(x, torch.randn(64).to(dtype), 1e-5), SwiGLU.apply(gate, up)]
+    torch.autograd.backward(outputs, [torch.randn(40, 64).to(dtype) for _ in outputs])
+    return [tensor.detach() for tensor in (*outputs, x.grad, gate.grad, up.grad)]
+
+
+@pytest.mark.parametrize("dtype", list(ROUNDING))
+def test_compiled_kernels_compute_the_same(dtype: torch.dtype) -> None:
+    if not can_compile(CPU):
+        pytest.skip("no C++ compiler")
+    with compiled(True):
+        made = results(dtype)
+    for one, other in zip(made, results(dtype), strict=True):
+        bound = float(other.abs().max()) * ROUNDING[dtype]
+        torch.testing.assert_close(one.double(), other.double(), atol=bound, rtol=0)
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **settings: object) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(swiglu, "kernel", fail)
+    assert not can_compile(CPU)
+    assert len(results(torch.float32)) == 5
 
 
 @pytest.mark.parametrize("rows", [BATCH * PIECES, BATCH * PIECES + 6])

@@ -141,4 +141,5 @@ def test_a_7b_base() -> None:
     mib = {name: round(size / 2**20) for name, size in items.items()}
     assert (mib["weights in 4 bits"], mib["their constants"], mib["checkpoints"]) == (3328, 106, 256)
     assert mib["adapter and head"] + mib["their gradients"] + mib["the optimizer's moments"] == 640
-    assert mib["one layer at a time"] == pytest.approx(350, rel=0.1)
+    # By hand for the stock layer, which keeps silu(gate) besides gate and up.
+    assert mib["one layer at a time"] == pytest.approx(350 - 28, rel=0.1)

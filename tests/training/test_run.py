@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import spacy
+import torch
 from spacy.tokens import DocBin
 
+from spacy_qlora.engine.functions import can_compile
 from spacy_qlora.engine.loop import Progress
 from spacy_qlora.training.config import load_config
 from spacy_qlora.training.run import train
 
 DEFAULT = Path(__file__).parents[2] / "configs" / "default.cfg"
+SWIGLU = "spacy_qlora.engine.functions.swiglu.kernel"
 WEIGHTS = ("adapter/adapter_model.safetensors", "head.safetensors")
 
 
@@ -134,3 +137,21 @@ def test_other_components_stay_as_they_are(corpus: Path, base: Path, tmp_path: P
     nlp = spacy.load(tmp_path / "model-last")
     assert nlp.pipe_names == ["sentencizer", "qlora_ner"]
     assert len(list(nlp("Denies pain. No fever.").sents)) == 2
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_kernels_are_compiled_where_that_works(
+    works: bool,
+    corpus: Path,
+    base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not works:
+        monkeypatch.setattr(SWIGLU, "no function")
+    elif not can_compile(torch.device("cpu")):
+        pytest.skip("no C++ compiler")
+    progress = run(corpus, base, tmp_path, training__max_steps=2, qlora__compile=True)
+    assert progress.step == 2
+    assert ("compiled by torch.compile" if works else "finds no compiler here") in capsys.readouterr().out
