@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.pipeline.pipe import Pipe
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc
 from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.util import minibatch
 from spacy.vocab import Vocab
@@ -20,7 +20,9 @@ from spacy_qlora import saved
 from spacy_qlora.errors import InputError
 from spacy_qlora.model import NERModel
 from spacy_qlora.settings import NERSettings
+from spacy_qlora.text.ents import set_ents
 from spacy_qlora.text.gold import gold_tags
+from spacy_qlora.text.spans import ScoredSpan
 
 if TYPE_CHECKING:
     from spacy_qlora.engine.optimizer import AdapterOptimizer
@@ -70,23 +72,43 @@ class QLoRANER(Pipe):
         return doc
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 256) -> Iterator[Doc]:
-        """Sets the entities of many docs; windows of `batch_size` docs at a time share the model's batches."""
-        handle = self.get_error_handler()
+        """Sets the entities of many docs; windows of `batch_size` docs at a time share the model's batches.
+
+        Where that fails, each doc is tried alone, and the error handler gets the docs that fail.
+        """
         for docs in minibatch(stream, batch_size):
             try:
-                self.set_annotations(docs, self.predict(docs))
-                yield from docs
+                found = self.predict(docs)
             except Exception as error:
-                handle(self.name, self, docs, error)
+                yield from self._one_by_one(docs, error)
+            else:
+                self.set_annotations(docs, found)
+                yield from docs
 
-    def predict(self, docs: Sequence[Doc]) -> list[NDArray[np.int64]]:
-        """RETURNS: For each doc, [tokens] tag numbers that BIO allows."""
+    def _one_by_one(self, docs: Sequence[Doc], error: Exception) -> Iterator[Doc]:
+        """error: What came of all docs together."""
+        handle = self.get_error_handler()
+        if len(docs) == 1:
+            handle(self.name, self, list(docs), error)
+            return
+        for doc in docs:
+            try:
+                found = self.predict([doc])
+            except Exception as own:
+                handle(self.name, self, [doc], own)
+            else:
+                self.set_annotations([doc], found)
+                yield doc
+
+    def predict(self, docs: Sequence[Doc]) -> list[list[ScoredSpan]]:
+        """RETURNS: The entities of each doc, with their probabilities."""
         return self.model.predict(docs)
 
-    def set_annotations(self, docs: Iterable[Doc], tags: Iterable[NDArray[np.int64]]) -> None:
-        """Overwrites doc.ents; docs without an entity get an empty list, which is not the same as unset."""
-        for doc, numbers in zip(docs, tags, strict=True):
-            doc.ents = [Span(doc, start, end, label) for start, end, label in self.model.bio.spans(numbers)]
+    def set_annotations(self, docs: Iterable[Doc], found: Iterable[Sequence[ScoredSpan]]) -> None:
+        """Sets doc.ents as the settings say; one without an entity gets an empty list, not none."""
+        settings = self.settings
+        for doc, spans in zip(docs, found, strict=True):
+            set_ents(doc, spans, settings.earlier_ents, settings.threshold, settings.spans_key)
 
     def initialize(
         self,

@@ -61,6 +61,8 @@ MESSAGES = {
     "Q214": "{path}: damaged or cut. Fetch the checkpoint again.",
     "Q215": "adapter: {name} does not fit the base {base}. The pipeline was trained on another base or is damaged.",
     "Q216": "{name}: not on this machine, and HF_HUB_OFFLINE forbids the network. Copy a base here and set SPACY_QLORA_BASE.",
+    "Q217": "{source}: its tokenizer tells wrong places of its pieces in the text ({what}). Take another base, "
+    "or a tokenizer.json converted by a newer version of transformers.",
     # Q3xx: the component
     "Q301": "{name}: the pipeline was trained on the base {expected}, but {found} lies in {path}. "
     "Set SPACY_QLORA_BASE to the folder of the right one.",
@@ -69,6 +71,7 @@ MESSAGES = {
     "Q304": "{name}: not initialised. Train the pipeline, or load a trained one.",
     "Q305": "{path}: missing, damaged or cut. Save or install the pipeline again.",
     "Q306": "{name} = {value}: {reason}. Choose auto, cpu or cuda.",
+    "Q307": "{name}: a GPU cannot be shared with worker processes. Call nlp.pipe with n_process=1, or set device to cpu.",
     # Q4xx: training
     "Q401": "{path}: {problem}. Mend the config; 'python -m spacy debug config {path}' checks the rest of it.",
     "Q402": "step {step}: the loss is not a number. Lower the learning rates; model-best, if any, holds the best so far.",
@@ -83,6 +86,7 @@ MESSAGES = {
     "Q413": "{path}: {name} is among [training] frozen_components, so nothing would be trained. Take it out.",
     "Q414": "{budget}: too little memory; the least that this config can do with is {least}. "
     "Lower r, adapted_layers or max_pieces, or take a smaller base.",
+    "Q416": "out of memory for a single window of {pieces} pieces. Lower max_pieces of the component, or close other programs.",
     "Q415": "step {step}: out of memory, also in smaller micro-batches. Lower [qlora] memory_budget or batch_pieces.",
     "Q411": "{path}: {reason}. Check the corpus file; 'python -m spacy qlora convert' makes it.",
     # Q5xx: evaluation

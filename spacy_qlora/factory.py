@@ -21,7 +21,11 @@ DEFAULTS = {
     "compute_dtype": "bfloat16",
     "device": "auto",
     "max_pieces": 512,
+    "overlap": None,
     "batch_pieces": 2048,
+    "earlier_ents": "overwrite",
+    "threshold": 0.0,
+    "spans_key": None,
     "carry_base": False,
     "scorer": {"@scorers": "spacy.ner_scorer.v1"},
 }
@@ -47,7 +51,11 @@ def make_qlora_ner(
     compute_dtype: str,
     device: str,
     max_pieces: int,
+    overlap: int | None,
     batch_pieces: int,
+    earlier_ents: str,
+    threshold: float,
+    spans_key: str | None,
     carry_base: bool,
     scorer: Callable | None,
 ) -> "QLoRANER":
@@ -64,7 +72,12 @@ def make_qlora_ner(
     compute_dtype (str): "bfloat16" or "float32".
     device (str): "auto", "cpu", "cuda" or "cuda:N".
     max_pieces (int): Longest window of pieces; a longer text becomes overlapping windows.
+    overlap (Optional[int]): Pieces that neighbouring windows share, at most half of max_pieces; half if empty.
     batch_pieces (int): Most pieces a batch when predicting, padding counted.
+    earlier_ents (str): What becomes of doc.ents that are set: "overwrite" drops them, "keep" prefers them, "merge"
+        keeps the more probable of two that overlap; one that no scored span group holds counts as certain.
+    threshold (float): Lowest probability with which an entity gets into doc.ents.
+    spans_key (Optional[str]): Key of doc.spans for all entities found, with attrs["scores"]; no such group if empty.
     carry_base (bool): Save the base's weights along with the component.
     scorer (Optional[Callable]): The scoring method.
     """
@@ -79,7 +92,11 @@ def make_qlora_ner(
         compute_dtype=compute_dtype,
         device=device,
         max_pieces=max_pieces,
+        overlap=overlap,
         batch_pieces=batch_pieces,
+        earlier_ents=earlier_ents,
+        threshold=threshold,
+        spans_key=spans_key,
         carry_base=carry_base,
     )
     return QLoRANER(nlp.vocab, name, settings, scorer)

@@ -21,6 +21,7 @@ from spacy_qlora.errors import InputError, RunError
 from spacy_qlora.settings import NERSettings
 from spacy_qlora.text.alignment import doc_windows, encode_docs
 from spacy_qlora.text.bio import BIO
+from spacy_qlora.text.spans import ScoredSpan, find_spans
 
 if TYPE_CHECKING:
     from spacy_qlora.engine.classifier import TokenClassifier
@@ -36,6 +37,7 @@ class NERModel:
     trained (Optional[Tuple[Tensors, Tensors]]): Adapter and head as saved; fresh ones if None.
     trained_on (Optional[BaseInfo]): The only base that `trained` fits.
     carried (Optional[Path]): The base in the pipeline's own folder.
+    temperature (float): Divides the logits that probabilities are made of.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class NERModel:
         trained_on: BaseInfo | None = None,
         tokenizer: Tokenizer | None = None,
         carried: Path | None = None,
+        temperature: float = 1.0,
     ) -> None:
         self.name, self.settings, self.labels, self.seed = name, settings, labels, seed
         self.bio = BIO(labels)
         self.trained_on, self.tokenizer, self.carried = trained_on, tokenizer, carried
+        self.temperature = temperature
         self._trained = trained
         self._classifier: TokenClassifier | None = None
         self._opening = threading.RLock()
@@ -68,6 +72,8 @@ class NERModel:
         """Opens the base if need be. Raises RunError without labels, or if the weights were trained on another."""
         # A worker of nlp.pipe: forked, it would wait for its parent's threads for ever.
         if self._process != os.getpid():
+            if find_device(self.settings.device).type == "cuda":
+                raise RunError("Q307", name=self.name)
             torch.set_num_threads(1)
             self._process = os.getpid()
         with self._opening:
@@ -113,15 +119,20 @@ class NERModel:
         classifier, tokenizer = self.classifier, self.tokenizer
         assert tokenizer is not None  # set when the classifier is opened
         causal = classifier.settings.bidirectional_from is None
-        size = self.settings.max_pieces
+        size, overlap = self.settings.max_pieces, self.settings.overlap
+        overlap = size // 2 if overlap is None else overlap
         gold = [None] * len(docs) if tags is None else tags
         return [
-            doc_windows(doc, encoding, size, causal, known)
+            doc_windows(doc, encoding, size, overlap, causal, known)
             for doc, encoding, known in zip(docs, encode_docs(tokenizer, docs), gold, strict=True)
         ]
 
-    def predict(self, docs: Sequence[Doc]) -> list[NDArray[np.int64]]:
-        """RETURNS: For each doc, [tokens] tag numbers that BIO allows."""
+    def predict(self, docs: Sequence[Doc]) -> list[list[ScoredSpan]]:
+        """RETURNS: The entities of each doc, with their probabilities."""
+        return [find_spans(self.bio, scores, self.temperature) for scores in self.scores(docs)]
+
+    def scores(self, docs: Sequence[Doc]) -> list[NDArray[np.float32]]:
+        """RETURNS: For each doc, [tokens, tags] logits."""
         if not self.labels:
             raise RunError("Q304", name=self.name)
         per_doc = self._windows(docs)
@@ -133,7 +144,7 @@ class NERModel:
             scores = self.bio.unread(len(doc))
             for window in windows:
                 scores[window.words] = next(rows)
-            found.append(self.bio.decode(scores))
+            found.append(scores)
         return found
 
     def __getstate__(self) -> dict[str, Any]:

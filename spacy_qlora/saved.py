@@ -54,7 +54,7 @@ def from_disk(model: NERModel, folder: Path) -> NERModel:
         if fields["trained"]:
             parts = {
                 "trained": (load_file(folder / ADAPTER / ADAPTER_WEIGHTS), load_file(folder / HEAD)),
-                "tokenizer": make_tokenizer((folder / TOKENIZER).read_text(encoding="utf8")),
+                "tokenizer": make_tokenizer((folder / TOKENIZER).read_text(encoding="utf8"), folder),
                 "trained_on": srsly.read_json(folder / INFO),
                 "carried": folder / BASE if (folder / BASE / INFO).exists() else None,
             }
@@ -82,7 +82,7 @@ def from_bytes(model: NERModel, data: bytes) -> NERModel:
         if message[CFG]["trained"]:
             parts = {
                 "trained": (load(message[ADAPTER]), load(message[HEAD])),
-                "tokenizer": make_tokenizer(message[TOKENIZER]),
+                "tokenizer": make_tokenizer(message[TOKENIZER], model.name),
                 "trained_on": message[INFO],
                 "carried": model.carried,
             }
@@ -99,6 +99,7 @@ def config(model: NERModel) -> dict[str, Any]:
         "labels": list(model.labels),
         "seed": model.seed,
         "trained": model.trained_on is not None,
+        "temperature": model.temperature,
         "classifier": asdict(model.settings.classifier),
     }
 
@@ -110,4 +111,5 @@ def _restore(model: NERModel, fields: dict[str, Any], **parts: Any) -> NERModel:
     settings = replace(model.settings, classifier=ClassifierSettings(lora=LoRASettings(**lora), **shape))
     if "trained_on" in parts:
         parts["trained_on"] = BaseInfo(**parts["trained_on"])
+    parts["temperature"] = float(fields["temperature"])
     return NERModel(model.name, settings, tuple(fields["labels"]), fields["seed"], **parts)

@@ -135,9 +135,10 @@ def test_an_error_is_raised(learned: Language, monkeypatch: pytest.MonkeyPatch) 
         learned(TEXTS[3])
 
 
+@pytest.mark.parametrize("batch_size", [1, 4, 256])
 @pytest.mark.parametrize("on_nlp", [True, False])
 def test_an_error_handler_keeps_the_other_docs(
-    learned: Language, monkeypatch: pytest.MonkeyPatch, on_nlp: bool
+    learned: Language, monkeypatch: pytest.MonkeyPatch, on_nlp: bool, batch_size: int
 ) -> None:
     fail_at(learned, TEXTS[3], monkeypatch)
     failed: list[tuple[str, list[str], str]] = []
@@ -146,10 +147,103 @@ def test_an_error_handler_keeps_the_other_docs(
         failed.append((name, [doc.text for doc in docs], str(error)))
 
     (learned if on_nlp else component(learned)).set_error_handler(handler)
-    found = list(learned.pipe(TEXTS, batch_size=1))
+    found = list(learned.pipe(TEXTS, batch_size=batch_size))
     assert [doc.text for doc in found] == [text for text in TEXTS if text != TEXTS[3]]
     assert [entities(doc) for doc in found] == [ents for ents in EXPECTED if ents != EXPECTED[3]]
     assert failed == [("qlora_ner", [TEXTS[3]], "out of memory")]
+
+
+def test_too_large_a_batch_is_halved(learned: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    list(learned.pipe(TEXTS))
+    classifier = component(learned).model.classifier
+    collate, sizes = classifier.collate, []
+
+    def too_much(windows: list) -> Any:
+        sizes.append(len(windows))
+        if len(windows) > 2:
+            raise torch.OutOfMemoryError
+        return collate(windows)
+
+    monkeypatch.setattr(classifier, "collate", too_much)
+    assert [entities(doc) for doc in learned.pipe(TEXTS)] == EXPECTED
+    assert sizes == [4, 2, 2]
+
+
+def test_a_window_that_memory_is_too_small_for(learned: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned(TEXTS[0])
+
+    def too_much(windows: list) -> Any:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:128] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(component(learned).model.classifier, "collate", too_much)
+    with pytest.raises(RunError, match=r"Q416.*single window of \d+ pieces"):
+        learned(TEXTS[0])
+
+
+# Beside what is there, and with probabilities
+
+
+def scored(trained: Path, **settings: object) -> Language:
+    return spacy.load(trained, config={f"components.qlora_ner.{name}": value for name, value in settings.items()})
+
+
+def test_spans_have_their_probabilities(trained: Path) -> None:
+    nlp = scored(trained, spans_key="found")
+    doc = nlp(TEXTS[0])
+    group = doc.spans["found"]
+    assert [(span.text, span.label_) for span in group] == EXPECTED[0]
+    assert group.attrs["scores"].shape == (2,)
+    assert (group.attrs["scores"] > 0.5).all()
+    assert (group.attrs["scores"] <= 1).all()
+    assert len(nlp(TEXTS[1]).spans["found"]) == 0
+    copied = Doc(nlp.vocab).from_bytes(doc.to_bytes())
+    assert copied.spans["found"].attrs["scores"].tolist() == group.attrs["scores"].tolist()
+
+
+def test_a_threshold_leaves_out_what_is_less_probable(trained: Path) -> None:
+    doc = scored(trained, spans_key="found", threshold=1.0)(TEXTS[0])
+    assert len(doc.spans["found"]) == 2
+    assert entities(doc) == []
+
+
+def test_a_higher_temperature_makes_probabilities_less_extreme(trained: Path, tmp_path: Path) -> None:
+    nlp = scored(trained, spans_key="found")
+    before = nlp(TEXTS[0]).spans["found"].attrs["scores"]
+    component(nlp).model.temperature = 3.0
+    nlp.to_disk(tmp_path)
+    after = spacy.load(tmp_path)(TEXTS[0])
+    assert entities(after) == EXPECTED[0]
+    assert (after.spans["found"].attrs["scores"] < before).all()
+
+
+@pytest.mark.parametrize(
+    ("earlier_ents", "expected"),
+    [
+        ("overwrite", EXPECTED[0]),
+        ("keep", [("Patient", "Person"), ("diabetes and prescribed", "Odd"), ("metformin", "Drug")]),
+        ("merge", [("Patient", "Person"), ("diabetes and prescribed", "Odd"), ("metformin", "Drug")]),
+    ],
+)
+def test_entities_of_an_earlier_component(trained: Path, earlier_ents: str, expected: Entities) -> None:
+    nlp = scored(trained, earlier_ents=earlier_ents)
+    ruler = nlp.add_pipe("entity_ruler", first=True)
+    patterns = [{"label": "Person", "pattern": "Patient"}, {"label": "Odd", "pattern": "diabetes and prescribed"}]
+    ruler.add_patterns(patterns)  # type: ignore[attr-defined]
+    assert entities(nlp(TEXTS[0])) == expected
+
+
+def test_the_more_probable_of_two_is_kept(trained: Path) -> None:
+    """Two of the same: the first hands its scores on, less sure by its temperature."""
+    nlp = scored(trained, spans_key="first")
+    config = {"base": str(component(nlp).settings.base), "earlier_ents": "merge"}
+    nlp.add_pipe("qlora_ner", "other", config=config).from_disk(trained / "qlora_ner")  # type: ignore[attr-defined]
+    first, second = component(nlp), component(nlp, "other")
+    first.model.temperature = 5.0
+    second.model.labels = tuple(f"New{label}" for label in second.labels)
+    second.model.bio = type(second.model.bio)(second.labels)
+    assert entities(nlp(TEXTS[0])) == [(text, f"New{label}") for text, label in EXPECTED[0]]
+    first.model.temperature, second.model.temperature = 1.0, 5.0
+    assert entities(nlp(TEXTS[0])) == EXPECTED[0]
 
 
 def test_without_labels_there_is_nothing_to_find(nlp: Language) -> None:

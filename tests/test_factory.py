@@ -33,7 +33,8 @@ def test_every_setting_reaches_its_place(tmp_path: Path) -> None:
     given = {
         "base": str(tmp_path), "r": 3, "alpha": 5.0, "dropout": 0.25, "target_modules": ["q_proj"], "layers": 2,
         "adapted_layers": 1, "bidirectional_from": None,
-        "compute_dtype": "float32", "device": "cpu", "max_pieces": 64, "batch_pieces": 128,
+        "compute_dtype": "float32", "device": "cpu", "max_pieces": 64, "overlap": 8, "batch_pieces": 128,
+        "earlier_ents": "keep", "threshold": 0.5, "spans_key": "sc",
         "carry_base": True,
     }  # fmt: skip
     assert given.keys() | {"scorer"} == DEFAULTS.keys()
@@ -44,7 +45,9 @@ def test_every_setting_reaches_its_place(tmp_path: Path) -> None:
         "target_modules": list(lora.target_modules), "layers": classifier.layers,
         "adapted_layers": classifier.adapted_layers, "bidirectional_from": classifier.bidirectional_from,
         "compute_dtype": settings.compute_dtype,
-        "device": settings.device, "max_pieces": settings.max_pieces, "batch_pieces": settings.batch_pieces,
+        "device": settings.device, "max_pieces": settings.max_pieces, "overlap": settings.overlap,
+        "batch_pieces": settings.batch_pieces, "earlier_ents": settings.earlier_ents,
+        "threshold": settings.threshold, "spans_key": settings.spans_key,
         "carry_base": settings.carry_base,
     } == given  # fmt: skip
 
@@ -69,6 +72,10 @@ def test_unknown_keys_and_wrong_types(wrong: dict[str, object]) -> None:
         {"bidirectional_from": -1},
         {"compute_dtype": "float16"},
         {"max_pieces": 7},
+        {"overlap": 257},
+        {"overlap": -1},
+        {"earlier_ents": "drop"},
+        {"threshold": 1.5},
         {"batch_pieces": 0},
     ],
 )

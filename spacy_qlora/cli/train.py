@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +24,14 @@ def train_cli(
 
     Settings of the config are overridden as in 'spacy train': --training.max_epochs 5 --components.qlora_ner.r 8.
     """
+    from spacy_qlora.engine.loop import StopRun
     from spacy_qlora.training.config import load_config
     from spacy_qlora.training.run import train
 
-    train(config, load_config(config, read_overrides(context)), output, resume)
+    try:
+        train(config, load_config(config, read_overrides(context)), output, resume)
+    except StopRun as stopped:
+        again = ["python", "-m", "spacy", *sys.argv[1:], *([] if resume else ["--resume"])]
+        typer.echo(f"Stopped, and the state is saved. Go on with: {shlex.join(again)}")
+        # A scheduler that stops a job in good time is no failure; Ctrl-C also ends what would come after this command.
+        raise typer.Exit(0 if stopped.args == (signal.SIGTERM,) else 130) from None

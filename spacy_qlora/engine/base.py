@@ -90,7 +90,9 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
         fields = json.loads((folder / CONFIG).read_text(encoding="utf8"))
         config = read_config(fields)
         tensors = read_weights(folder)
-        tokenizer = make_tokenizer((folder / TOKENIZER).read_text(encoding="utf8"))
+        tokenizer = make_tokenizer((folder / TOKENIZER).read_text(encoding="utf8"), folder)
+    except InputError:
+        raise
     except Exception as error:  # tokenizers raises nothing narrower
         raise InputError("Q202", path=folder) from error
     if (found := fingerprint(tensors, fields)) != info.fingerprint:

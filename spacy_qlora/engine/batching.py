@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from spacy_qlora.engine.window import Window
 
-POOL = 16  # batches' worth of windows that are sorted by length together: near enough in length, and still mixed
+POOL = 64  # batches' worth of windows that are sorted by length together: near enough in length, and still mixed
 
 
 @dataclass(frozen=True)

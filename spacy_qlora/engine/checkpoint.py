@@ -1,4 +1,4 @@
-"""The state of a run, in one safetensors file that appears whole or not at all."""
+"""The state of a run, in one safetensors file that appears whole or not at all, and the one before it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spacy_qlora.engine.files import save_tensors
 from spacy_qlora.engine.optimizer import AdapterOptimizer
 from spacy_qlora.errors import InputError
 
-FILE = "checkpoint.safetensors"
+FILE, BEFORE = "checkpoint.safetensors", "checkpoint.before.safetensors"
 
 
 def save_checkpoint(
@@ -40,26 +40,30 @@ def save_checkpoint(
     temporary = folder / f"{FILE}.part"
     # Copies: bitsandbytes shares a table among the moments.
     save_tensors({name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary, metadata)
+    if (folder / FILE).exists():
+        (folder / FILE).replace(folder / BEFORE)
     temporary.replace(folder / FILE)
 
 
 def load_checkpoint(
     folder: Path, classifier: TokenClassifier, optimizer: AdapterOptimizer, fixed: Mapping[str, object]
-) -> dict[str, Any]:
-    """Sets weights, moments, schedule and random state. RETURNS: The progress that was saved.
+) -> tuple[dict[str, Any], bool]:
+    """Sets weights, moments, schedule and random state, by the last checkpoint that is whole.
 
-    Raises InputError where there is no checkpoint, it is damaged, or `fixed` differs.
+    RETURNS: The progress that was saved, and whether it is the latest.
+    Raises InputError where there is no checkpoint, all are damaged, or `fixed` differs.
     """
-    path = folder / FILE
-    if not path.exists():
-        raise InputError("Q403", path=path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-        saved, progress = json.loads(metadata["fixed"]), json.loads(metadata["progress"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError("Q404", path=path) from error
+    paths = [folder / name for name in (FILE, BEFORE) if (folder / name).exists()]
+    if not paths:
+        raise InputError("Q403", path=folder / FILE)
+    for path in paths:
+        try:
+            tensors, saved, progress = _read(path)
+            break
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            continue
+    else:
+        raise InputError("Q404", path=paths[0])
     now = json.loads(json.dumps(fixed))
     if changed := [key for key in now if now[key] != saved.get(key)]:
         raise InputError("Q405", path=path, changed=", ".join(changed))
@@ -76,4 +80,11 @@ def load_checkpoint(
     if "random.cuda" in tensors and classifier.device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random.cuda"], classifier.device)
     optimizer.go_to(progress["step"])
-    return progress
+    return progress, path.name == FILE
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+    return tensors, json.loads(metadata["fixed"]), json.loads(metadata["progress"])

@@ -17,6 +17,7 @@ from spacy_qlora.engine.batching import Batch, by_budget, collate
 from spacy_qlora.engine.functions import RMSNorm
 from spacy_qlora.engine.layer import LEAVES, Layer
 from spacy_qlora.engine.lora import PEFT_PREFIX
+from spacy_qlora.engine.memory import is_out_of_memory
 from spacy_qlora.engine.settings import ClassifierSettings, require
 from spacy_qlora.engine.window import IGNORED, Window
 from spacy_qlora.errors import RunError
@@ -109,16 +110,28 @@ class TokenClassifier(nn.Module):
     def predict(self, windows: Sequence[Window], budget: int) -> list[NDArray[np.float32]]:
         """The scores of each window's words, [words, tags], in the order of `windows`.
 
-        budget: Pieces a batch, padding counted.
+        budget: Pieces a batch, padding counted. A batch that memory is too small for is halved.
+        Raises RunError where it is too small for a single window.
         """
         self.eval()
         scores: list[NDArray[np.float32]] = [np.zeros((0, 0), np.float32)] * len(windows)
         for chosen in by_budget(self.lengths(windows), budget):
-            batch = [windows[i] for i in chosen]
-            rows = self(self.collate(batch)).cpu().split([len(window.words) for window in batch])
-            for i, row in zip(chosen, rows, strict=True):
-                scores[i] = row.numpy()
+            for i, row in zip(chosen, self._rows([windows[i] for i in chosen]), strict=True):
+                scores[i] = row
         return scores
+
+    def _rows(self, windows: Sequence[Window]) -> list[NDArray[np.float32]]:
+        """The scores of one batch's windows, or of its halves'."""
+        try:
+            rows = self(self.collate(windows)).cpu().split([len(window.words) for window in windows])
+            return [row.numpy() for row in rows]
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(windows) == 1:
+                raise RunError("Q416", pieces=len(windows[0])) from error
+        half = len(windows) // 2  # after the handler: the error keeps the tensors of the failed attempt
+        return self._rows(windows[:half]) + self._rows(windows[half:])
 
     def named_trained(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that are trained: the adapter's by peft's names, then head.weight and head.bias."""

@@ -15,7 +15,7 @@ from spacy_qlora.engine.batching import by_budget, shuffled
 from spacy_qlora.engine.checkpoint import load_checkpoint, save_checkpoint
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.functions import can_compile, compiled
-from spacy_qlora.engine.memory import Job, Shape, peak_memory
+from spacy_qlora.engine.memory import Job, Shape, is_out_of_memory, peak_memory
 from spacy_qlora.engine.optimizer import AdapterOptimizer
 from spacy_qlora.engine.plan import fit, read_size
 from spacy_qlora.engine.settings import LoopSettings, OptimizerSettings
@@ -34,6 +34,7 @@ class Progress:
     loss: Mean cross-entropy of a word since the last evaluation, in nats; over `words`.
     pieces, seconds: Trained and spent so far.  rate: Pieces a second in the last step.
     backed_off: Whether memory ran out once, so that micro-batches are halved since.
+    due: Whether an evaluation is due that has not been made.
     """
 
     epoch: int = 0
@@ -48,13 +49,18 @@ class Progress:
     seconds: float = 0.0
     rate: float = 0.0
     backed_off: bool = False
+    due: bool = False
+
+
+class StopRun(BaseException):
+    """Raised by a hook to end a run that shall go on later. No error, so that no handler of errors takes it for one."""
 
 
 @dataclass(frozen=True)
 class Hooks:
     """What the loop calls.  evaluate: Gives the dev score.
     on_evaluation: After each evaluation; its second argument says whether it is the best so far.
-    on_step: After each step.
+    on_step: After each step.  `evaluate` and `on_step` may raise StopRun.
     """
 
     evaluate: Callable[[], float]
@@ -81,7 +87,7 @@ class Schedule:
 class Loop:
     """One run over `windows`. Call `run`.
 
-    checkpoints (Path): Folder of the state to resume from, written at each evaluation.
+    checkpoints (Path): Folder of the state to resume from.
     job (Job): What its memory depends on, as configured or as planned for the budget.
     compiles (bool): Whether its kernels are compiled, as configured, if they can be here.
     """
@@ -123,27 +129,50 @@ class Loop:
             device=base.device.type,
         )
 
-    def resume(self) -> None:
-        """Goes on where the last checkpoint was written. Raises InputError without one, or if it is another run's."""
-        state = load_checkpoint(self.checkpoints, self.classifier, self.optimizer, self._fixed())
+    def resume(self) -> bool:
+        """Goes on where the last checkpoint was written. Raises InputError without one, or if it is another run's.
+
+        RETURNS: Whether that checkpoint was whole; if not, the one before it was taken.
+        """
+        state, is_latest = load_checkpoint(self.checkpoints, self.classifier, self.optimizer, self._fixed())
         self.progress = Progress(**state)
         if self.progress.backed_off:
             self._back_off()
+        return is_latest
 
     def run(self, hooks: Hooks) -> Progress:
-        """Trains to the end of the schedule. Raises RunError once the loss is no number; what was best is kept."""
+        """Trains to the end of the schedule. Raises RunError once the loss is no number; what was best is kept.
+
+        A StopRun from a hook comes through once the state is saved.
+        """
+        try:
+            return self._run(hooks)
+        except StopRun:
+            self._save()
+            raise
+
+    def _run(self, hooks: Hooks) -> Progress:
         progress = self.progress
         start = time.perf_counter() - progress.seconds
+        saved, every = time.perf_counter(), 60 * self.settings.checkpoint_minutes
+        if progress.due:
+            self._evaluate(hooks)
         for step in self._steps():
             with compiled(self.compiles):
                 self._train(step)
             progress.seconds = time.perf_counter() - start
+            progress.due = self._is_due()
             hooks.on_step(progress)
-            if self._is_due():
+            if progress.due:
                 self._evaluate(hooks)
                 progress.seconds = time.perf_counter() - start
                 if self._is_over():
                     break
+            elif every and time.perf_counter() - saved > every:
+                self._save()
+            else:
+                continue
+            saved = time.perf_counter()
         return progress
 
     def _steps(self) -> Iterator[Step]:
@@ -189,7 +218,9 @@ class Loop:
             try:
                 loss, words = self._add_up(step)
                 break
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 if progress.backed_off:
                     raise RunError("Q415", step=progress.step) from error
             self._back_off()  # after the handler: the error keeps the tensors of the failed attempt
@@ -235,8 +266,11 @@ class Loop:
         if is_best:
             progress.best, progress.best_step = progress.score, progress.step
         hooks.on_evaluation(progress, is_best)
-        progress.loss, progress.words = 0.0, 0
-        save_checkpoint(self.checkpoints, self.classifier, self.optimizer, self._fixed(), asdict(progress))
+        progress.loss, progress.words, progress.due = 0.0, 0, False
+        self._save()
+
+    def _save(self) -> None:
+        save_checkpoint(self.checkpoints, self.classifier, self.optimizer, self._fixed(), asdict(self.progress))
 
     def _fixed(self) -> dict[str, object]:
         """What must not change between a run and its resumption."""
@@ -245,7 +279,7 @@ class Loop:
             "base": classifier.base.info.fingerprint,
             "classifier": asdict(classifier.settings),
             "tags": classifier.head.out_features,
-            "loop": asdict(self.settings),
+            "loop": {key: value for key, value in asdict(self.settings).items() if key != "checkpoint_minutes"},
             "optimizer": asdict(self.optimizer_settings),
             "seed": self.schedule.seed,
             "compute_dtype": str(classifier.base.dtype),

@@ -92,37 +92,39 @@ class LoRAProducts(Function):
         if masters:
             down, ups = _cast(group, masters, x.dtype)
             low = without(x, dropped) @ down.t()
-            lows = dict(zip(ups, low.split(group.settings.r, dim=1), strict=True))
+            lows = dict(zip(ups, (low * scaling).split(group.settings.r, dim=1), strict=True))
             ctx.save_for_backward(x, dropped, low, *masters)
         outputs = []
         for i, module in enumerate(group.linears):
-            y = _product(x, dequantize(module), residual)
-            outputs.append(y.addmm_(lows[i], ups[i].t(), alpha=scaling) if i in ups else y)
+            weight = dequantize(module)
+            if i not in ups:
+                outputs.append(_product(x, weight, residual))
+            else:  # the small product first: the large one adds itself to it on its way out
+                outputs.append(_product(lows[i], ups[i], residual).addmm_(x, weight.t()))
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         group = ctx.group
         grad_x, grad_residual = None, grads[0] if ctx.needs_input_grad[1] else None
+        grad_masters: list[Tensor] = []
+        if group.adapted:
+            x, dropped, low, *masters = ctx.saved_tensors
+            down, ups = _cast(group, masters, x.dtype)
+            adapted = [(grads[i], up) for i, up in ups.items()]
+            grad_low = torch.cat([grad @ up for grad, up in adapted], dim=1).mul_(ctx.scaling)
+            grad_masters += (grad_low.t() @ without(x, dropped)).float().split(group.settings.r)
+            lows = low.split(group.settings.r, dim=1)
+            for part, (grad, _) in zip(lows, adapted, strict=True):
+                # The short side first: this product takes half as long as its transpose.
+                grad_masters.append((part.t() @ grad).t().float() * ctx.scaling)
+            if ctx.needs_input_grad[0]:
+                grad_x = grad_low @ down if dropped is None else zero(grad_low @ down, dropped)
         if ctx.needs_input_grad[0]:
             for module, grad in zip(group.linears, grads, strict=True):
                 weight = dequantize(module)
                 grad_x = grad @ weight if grad_x is None else grad_x.addmm_(grad, weight)
-        if not group.adapted:
-            return grad_x, grad_residual, None, None
-        x, dropped, low, *masters = ctx.saved_tensors
-        down, ups = _cast(group, masters, x.dtype)
-        adapted = [(grads[i], up) for i, up in ups.items()]
-        grad_low = torch.cat([grad @ up for grad, up in adapted], dim=1).mul_(ctx.scaling)
-        if grad_x is not None and dropped is None:
-            grad_x.addmm_(grad_low, down)
-        elif grad_x is not None:
-            grad_x.add_(zero(grad_low @ down, dropped))
-        grad_downs = (grad_low.t() @ without(x, dropped)).float().split(group.settings.r)
-        lows = low.split(group.settings.r, dim=1)
-        # The short side first: this product takes half as long as its transpose.
-        grad_ups = [(part.t() @ grad).t().float() * ctx.scaling for part, (grad, _) in zip(lows, adapted, strict=True)]
-        return grad_x, grad_residual, None, None, *grad_downs, *grad_ups
+        return grad_x, grad_residual, None, None, *grad_masters
 
 
 def _product(x: Tensor, weight: Tensor, residual: Tensor | None) -> Tensor:

@@ -223,6 +223,11 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether PyTorch found no memory, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def _constants(weights: int) -> int:
     """Bytes of the constants of so many weights: a byte a block of 64, a float32 a 256 of those, and two tables."""
     blocks = -(-weights // 64)

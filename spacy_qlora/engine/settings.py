@@ -97,6 +97,7 @@ class LoopSettings:
     whatever `checkpointing` says.  None for no plan.
     prefix_cache: Compute what the layers below the adapted ones make of the corpus once, and keep it on disk.
     compile: Let torch.compile make one kernel of what lies between the products, where there is a compiler.
+    checkpoint_minutes: Save the state to resume from when so many minutes passed, and at each evaluation; 0 then only.
     """
 
     batch_size: int = 0
@@ -106,7 +107,8 @@ class LoopSettings:
     memory_budget: str | None = None
     prefix_cache: bool = True
     compile: bool = False
+    checkpoint_minutes: float = 10.0
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 0), ("batch_pieces", 1), ("accumulate", 1)):
+        for name, least in (("batch_size", 0), ("batch_pieces", 1), ("accumulate", 1), ("checkpoint_minutes", 0)):
             require(getattr(self, name) >= least, name, getattr(self, name), f"at least {least}")

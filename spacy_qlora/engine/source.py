@@ -94,7 +94,9 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, object], Tokenizer]:
     try:
         fields = json.loads((folder / CONFIG).read_text(encoding="utf8"))
         kind = fields.pop("model_type")
-        tokenizer = make_tokenizer((folder / TOKENIZER).read_text(encoding="utf8"))
+        tokenizer = make_tokenizer((folder / TOKENIZER).read_text(encoding="utf8"), folder)
+    except InputError:
+        raise
     except Exception as error:  # tokenizers raises nothing narrower
         raise InputError("Q212", path=folder) from error
     biased = fields.get("attention_bias") or fields.get("mlp_bias")
@@ -127,6 +129,8 @@ def list_shards(folder: Path) -> list[Path]:
         names = set(json.loads(index.read_text(encoding="utf8"))["weight_map"].values())
     except (ValueError, KeyError) as error:
         raise InputError("Q214", path=index) from error
+    if any(Path(name).name != name for name in names):  # shards lie beside their index, and nowhere else
+        raise InputError("Q214", path=index)
     return [folder / name for name in sorted(names)]
 
 
@@ -153,7 +157,8 @@ def find_base(setting: str, carried: Path | None, trained_on: BaseInfo | None) -
     if trained_on is not None and not wanted.exists():
         name, revision = trained_on.id, trained_on.revision or None
     version = revision or (_changed(wanted) if wanted.is_dir() else "main")
-    cached = cache_folder() / f"{str(wanted.resolve() if wanted.is_dir() else name).replace('/', '--')}@{version}"
+    place = f"{wanted.resolve() if wanted.is_dir() else name}@{version}"
+    cached = cache_folder() / place.replace(os.sep, "--").replace("/", "--")
     if not (cached / INFO).exists():
         make_base(name, cached, revision)
     return cached

@@ -41,13 +41,14 @@ def last_pieces(doc: Doc, offsets: Sequence[tuple[int, int]]) -> NDArray[np.int6
 
 
 def doc_windows(
-    doc: Doc, encoding: Encoding, size: int, causal: bool, tags: NDArray[np.int64] | None = None
+    doc: Doc, encoding: Encoding, size: int, overlap: int, causal: bool, tags: NDArray[np.int64] | None = None
 ) -> list[Window]:
     """The windows of a doc, each of at most `size` pieces; every token with a piece is scored by exactly one of them.
 
+    overlap: Pieces that neighbouring windows share, at most half of `size`.
     causal: Whether a piece sees only those before it; decides which window serves a token best.
     tags: [tokens] tag numbers for training.
     """
     last = last_pieces(doc, encoding.offsets)
     tokens = np.flatnonzero(last != NO_PIECE)
-    return cut_windows(np.asarray(encoding.ids), last[tokens], tokens, size, causal, tags)
+    return cut_windows(np.asarray(encoding.ids), last[tokens], tokens, size, overlap, causal, tags)

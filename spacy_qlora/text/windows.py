@@ -13,19 +13,20 @@ def cut_windows(
     positions: NDArray[np.int64],
     words: NDArray[np.int64],
     size: int,
+    overlap: int,
     causal: bool,
     tags: NDArray[np.int64] | None = None,
 ) -> list[Window]:
-    """One window where the text fits; else windows of `size` pieces, each starting half a window after the last one.
+    """One window where the text fits; else windows of `size` pieces, each sharing `overlap` with the one before.
 
     A word is scored by the window that serves it best: the one with most context to its left under causal attention,
     the one in which it is most central under unmasked attention. Words at the text's ends have but one choice.
 
     pieces: [pieces] ids.  positions: [words] the piece at which each word is read, rising.
-    words: [words] their numbers.
+    words: [words] their numbers.  overlap: At most half of `size`.
     tags: [all tokens] tag numbers, indexed by `words`.
     """
-    starts = window_starts(len(pieces), size)
+    starts = window_starts(len(pieces), size, overlap)
     owner = _owners(positions, starts, size, causal)
     windows = []
     for i, start in enumerate(starts):
@@ -54,9 +55,8 @@ def _owners(positions: NDArray[np.int64], starts: NDArray[np.int64], size: int, 
     return candidates[served.argmax(0), np.arange(len(positions))]
 
 
-def window_starts(length: int, size: int) -> NDArray[np.int64]:
+def window_starts(length: int, size: int, overlap: int) -> NDArray[np.int64]:
     """Starts of windows over `length` pieces; the last one ends with the text."""
     if length <= size:
         return np.zeros(1, dtype=np.int64)
-    stride = max(size // 2, 1)
-    return np.append(np.arange(0, length - size, stride), length - size)
+    return np.append(np.arange(0, length - size, size - overlap), length - size)

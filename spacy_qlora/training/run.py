@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import spacy
 from spacy.errors import Errors
 from spacy.language import Language
 from spacy.training import Corpus, Example  # noqa: F401, registers the corpus readers
@@ -14,6 +15,7 @@ from spacy.training.initialize import init_nlp
 from spacy.training.loop import create_before_to_disk_callback, create_evaluation_callback, update_meta
 from thinc.api import Config
 from tqdm import tqdm
+from wasabi import msg
 
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.files import require_place
@@ -21,9 +23,11 @@ from spacy_qlora.engine.loop import Hooks, Loop, Progress
 from spacy_qlora.engine.prefix import with_states
 from spacy_qlora.engine.source import cache_folder
 from spacy_qlora.errors import InputError, QLoRAError
+from spacy_qlora.training.calibrate import calibrate_pipeline
 from spacy_qlora.training.config import CorpusReader, TrainingConfig, problem, resolve
 from spacy_qlora.training.display import Bar, describe
 from spacy_qlora.training.save import is_pipeline, save_pipeline
+from spacy_qlora.training.stop import Stop, stop_on_signals
 
 BEST, LAST, STATE = "model-best", "model-last", "checkpoint"
 
@@ -33,7 +37,8 @@ def train(path: Path, config: Config, output: Path, resume: bool = False) -> Pro
 
     path: Of the config, for errors.  output: Folder of model-best, model-last and the checkpoint.
     resume: Go on where the run in `output` stopped.
-    RETURNS: Where the run ended. Raises InputError or RunError where it cannot be started or finished.
+    RETURNS: Where the run ended. Raises InputError or RunError where it cannot be started or finished, and StopRun with
+    the number of a signal that came, once its state is saved.
     """
     for name in (BEST, LAST):
         require_place(output / name, is_ours=is_pipeline)
@@ -49,14 +54,21 @@ def train(path: Path, config: Config, output: Path, resume: bool = False) -> Pro
     if classifier.frozen and run.loop.prefix_cache:
         windows = with_states(classifier, windows, ner.settings.batch_pieces, cache_folder() / "states")
     loop = Loop(classifier, windows, run.loop, optimizer, run.schedule, output / STATE)
-    if resume:
-        loop.resume()
+    if resume and not loop.resume():
+        msg.warn(f"{output / STATE}: the last checkpoint is missing or damaged. Going on from the one before it.")
     print(describe(ner, loop))
     with nlp.select_pipes(enable=[ner.name]):  # the logger has a column for each component that is trained
         log_step, finalize = run.training["logger"](nlp, sys.stdout, sys.stderr)
-    with Bar(loop) as bar:
-        progress = loop.run(Hooks(*make_hooks(nlp, ner, run, output, log_step), on_step=bar.on_step))
+    with stop_on_signals() as stop, Bar(loop) as bar:
+
+        def on_step(progress: Progress) -> None:
+            bar.on_step(progress)
+            stop.check()
+
+        progress = loop.run(Hooks(*make_hooks(nlp, ner, run, output, log_step, stop), on_step=on_step))
     finalize()
+    best = spacy.load(output / BEST)
+    calibrate_pipeline(best, run.dev(best), output / BEST)
     return progress
 
 
@@ -104,7 +116,12 @@ def only_component(path: Path, nlp: Language, frozen: Sequence[str]) -> QLoRANER
 
 
 def make_hooks(
-    nlp: Language, ner: QLoRANER, run: TrainingConfig, output: Path, log_step: Callable[[dict[str, Any]], None]
+    nlp: Language,
+    ner: QLoRANER,
+    run: TrainingConfig,
+    output: Path,
+    log_step: Callable[[dict[str, Any]], None],
+    stop: Stop,
 ) -> tuple[Callable[[], float], Callable[[Progress, bool], None]]:
     """What happens beside the steps: scores by spaCy's evaluation, rows in its logger, pipelines on disk."""
     weighted = create_evaluation_callback(nlp, run.dev, run.training["score_weights"])
@@ -112,7 +129,8 @@ def make_hooks(
     scores: dict[str, Any] = {}
 
     def evaluate() -> float:
-        score, found = weighted()
+        with stop.at_once():
+            score, found = weighted()
         scores.clear()
         scores.update(found)
         return score

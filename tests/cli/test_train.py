@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import pytest
 import spacy
 from click.testing import Result
+from safetensors import safe_open
 from spacy.cli._util import app
 from typer.testing import CliRunner
 
 import spacy_qlora.cli  # noqa: F401
+from spacy_qlora.engine.checkpoint import FILE
 
 DEFAULT = Path(__file__).parents[2] / "configs" / "default.cfg"
 
@@ -54,6 +63,30 @@ def test_a_run_goes_on(corpus: Path, base: Path, tmp_path: Path) -> None:
     result = run(corpus, base, tmp_path, "--training.max_steps", 4, "--training.max_epochs", 0, "--resume")
     assert result.exit_code == 0, result.output
     assert "4/4" in result.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_state(corpus: Path, base: Path, tmp_path: Path, number: int, code: int) -> None:
+    paths = ["--paths.train", corpus / "train.spacy", "--paths.dev", corpus / "dev.spacy", "--paths.base", base]
+    limits = ["--training.max_epochs", 0, "--training.max_steps"]
+    command = [sys.executable, "-m", "spacy", "qlora", "train", DEFAULT, "--output", tmp_path, *paths, *limits, 10**5]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "checkpoint").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    last = output.splitlines()[-1]
+    assert last.startswith("Stopped, and the state is saved. Go on with: python -m spacy qlora train ")
+    again = shlex.split(last.partition("with: ")[2])
+    assert again == ["python", *map(str, command[1:]), "--resume"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "model-best", "model-last"]
+    with safe_open(tmp_path / "checkpoint" / FILE, framework="pt") as file:
+        step = json.loads(file.metadata()["progress"])["step"]
+    again[0], again[again.index(str(10**5))] = sys.executable, str(step + 3)
+    refused = subprocess.run(again, capture_output=True, text=True, check=False)
+    assert "[Q405]" in refused.stderr, "the schedule of rates would be another"
 
 
 def test_help_needs_no_config() -> None:

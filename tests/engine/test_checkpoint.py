@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save, save_file
 
 from spacy_qlora.engine.base import load_base
-from spacy_qlora.engine.checkpoint import FILE
+from spacy_qlora.engine.checkpoint import BEFORE, FILE
 from spacy_qlora.engine.classifier import TokenClassifier
-from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule
+from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule, StopRun
 from spacy_qlora.engine.optimizer import AdapterOptimizer
 from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings
 from spacy_qlora.engine.window import Window
@@ -131,6 +131,65 @@ def test_resuming_within_an_epoch(base: Path, tmp_path: Path) -> None:
     assert trained(resumed) == trained(undisturbed)
 
 
+def stop() -> None:
+    raise StopRun
+
+
+@pytest.mark.parametrize("step", [1, 4, 6])  # the last of an epoch among them
+def test_a_run_stopped_at_a_step_goes_on_from_it(base: Path, tmp_path: Path, step: int) -> None:
+    undisturbed = make_loop(base, tmp_path / "one")
+    expected = run(undisturbed)
+    with pytest.raises(StopRun):
+        run(make_loop(base, tmp_path / "two"), stop_at=step, stop=stop)
+    resumed = make_loop(base, tmp_path / "two")
+    assert resumed.resume()
+    assert resumed.progress.step == step
+    assert replace(run(resumed), seconds=0, rate=0) == replace(expected, seconds=0, rate=0)
+    assert trained(resumed) == trained(undisturbed)
+
+
+def test_a_run_stopped_in_an_evaluation_makes_it_again(base: Path, tmp_path: Path) -> None:
+    loop = make_loop(base, tmp_path)
+    with pytest.raises(StopRun):
+        loop.run(Hooks(evaluate=stop))  # type: ignore[arg-type]
+    resumed = make_loop(base, tmp_path)
+    resumed.resume()
+    assert resumed.progress.due
+    steps: list[int] = []
+    resumed.run(Hooks(lambda: 0.5, lambda progress, best: steps.append(progress.step)))
+    per_epoch = loop.total_steps // 3
+    assert steps == [per_epoch, 2 * per_epoch, 3 * per_epoch]
+
+
+def test_the_state_is_saved_by_the_clock_too(base: Path, tmp_path: Path) -> None:
+    settings = replace(BY_PIECES, checkpoint_minutes=1e-9)
+    undisturbed = make_loop(base, tmp_path / "one", settings=settings)
+    run(undisturbed)
+    with pytest.raises(KeyboardInterrupt):
+        run(make_loop(base, tmp_path / "two", settings=settings), stop_at=2)
+    resumed = make_loop(base, tmp_path / "two")  # how often it is saved may change
+    resumed.resume()
+    assert resumed.progress.step == 1
+    run(resumed)
+    assert trained(resumed) == trained(undisturbed)
+
+
+@pytest.mark.parametrize("left", [None, 0, 1000])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(base: Path, tmp_path: Path, left: int | None) -> None:
+    """left: Bytes of the latest; None where the run was killed between two renames."""
+    undisturbed = make_loop(base, tmp_path)
+    run(undisturbed)
+    if left is None:
+        (tmp_path / FILE).unlink()
+    else:
+        (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:left])
+    resumed = make_loop(base, tmp_path)
+    assert not resumed.resume()
+    assert resumed.progress.epoch == 2
+    run(resumed)
+    assert trained(resumed) == trained(undisturbed)
+
+
 def test_the_seed_decides_everything(base: Path, tmp_path: Path) -> None:
     found = []
     for seed in (7, 7, 8):
@@ -189,7 +248,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(base: Path, tmp_path: Path) -> N
 def finished(base: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("finished")
     run(make_loop(base, folder))
-    assert [path.name for path in folder.iterdir()] == [FILE]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([BEFORE, FILE])
     return (folder / FILE).read_bytes()
 
 

@@ -108,7 +108,7 @@ def test_windows_score_every_token_with_a_piece_once(tokenizer: Tokenizer, doc: 
     [encoding] = encode_docs(tokenizer, [doc])
     last = last_pieces(doc, encoding.offsets)
     scored = {}
-    for window in doc_windows(doc, encoding, size, causal):
+    for window in doc_windows(doc, encoding, size, size // 2, causal):
         assert len(window) <= size
         for word, position in zip(window.words, window.positions, strict=True):
             assert int(word) not in scored
@@ -152,7 +152,7 @@ def test_texts_without_words_have_no_windows(tokenizer: Tokenizer, text: str) ->
     doc = ENGLISH(text)
     [encoding] = encode_docs(tokenizer, [doc])
     assert np.all(last_pieces(doc, encoding.offsets) == NO_PIECE)
-    assert doc_windows(doc, encoding, 16, causal=False) == []
+    assert doc_windows(doc, encoding, 16, 8, causal=False) == []
 
 
 def test_docs_are_encoded_without_special_pieces(tokenizer: Tokenizer) -> None:

@@ -21,11 +21,11 @@ def readings(draw: st.DrawFn) -> tuple[int, np.ndarray, np.ndarray]:
     return length, np.array(positions, dtype=np.int64), np.cumsum(gaps, dtype=np.int64)
 
 
-def all_starts(length: int, size: int) -> list[int]:
+def all_starts(length: int, size: int, overlap: int) -> list[int]:
     starts, start = [], 0
     while start + size < length:
         starts.append(start)
-        start += max(size // 2, 1)
+        start += size - overlap
     return [*starts, max(length - size, 0)]
 
 
@@ -33,15 +33,18 @@ def service(position: int, start: int, end: int, causal: bool) -> int:
     return position - start if causal else min(position - start, end - 1 - position)
 
 
-@given(reading=readings(), size=st.integers(1, 40), causal=st.booleans())
+SIZES = st.integers(1, 40).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size // 2)))  # and overlaps
+
+
+@given(reading=readings(), sizes=SIZES, causal=st.booleans())
 def test_every_word_is_scored_once_where_it_is_served_best(
-    reading: tuple[int, np.ndarray, np.ndarray], size: int, causal: bool
+    reading: tuple[int, np.ndarray, np.ndarray], sizes: tuple[int, int], causal: bool
 ) -> None:
-    length, positions, words = reading
-    windows = cut_windows(np.arange(length), positions, words, size, causal)
+    (length, positions, words), (size, overlap) = reading, sizes
+    windows = cut_windows(np.arange(length), positions, words, size, overlap, causal)
     assert sorted(word for window in windows for word in window.words) == words.tolist()
     at = dict(zip(words.tolist(), positions.tolist(), strict=True))
-    spans = [(start, min(start + size, length)) for start in all_starts(length, size)]
+    spans = [(start, min(start + size, length)) for start in all_starts(length, size, overlap)]
     for window in windows:
         first, behind = int(window.pieces[0]), int(window.pieces[-1]) + 1
         assert len(window) == behind - first <= size
@@ -51,20 +54,21 @@ def test_every_word_is_scored_once_where_it_is_served_best(
             best = max(service(at[word], *span, causal) for span in spans if span[0] <= at[word] < span[1])
             assert service(at[word], first, behind, causal) == best
             if causal:
-                assert position >= min(at[word], size - max(size // 2, 1)), "half a window, or all so far"
+                assert position >= min(at[word], overlap), "the overlap, or all so far"
 
 
-@given(length=st.integers(0, 300), size=st.integers(1, 64))
-def test_windows_cover_the_text(length: int, size: int) -> None:
-    starts = window_starts(length, size).tolist()
-    assert starts == all_starts(length, size)
+@given(length=st.integers(0, 300), sizes=SIZES)
+def test_windows_cover_the_text(length: int, sizes: tuple[int, int]) -> None:
+    size, overlap = sizes
+    starts = window_starts(length, size, overlap).tolist()
+    assert starts == all_starts(length, size, overlap)
     covered = {i for start in starts for i in range(start, min(start + size, length))}
     assert covered == set(range(length))
 
 
 def test_a_text_that_fits_is_one_window() -> None:
     pieces = np.arange(8)
-    [window] = cut_windows(pieces, np.array([1, 7]), np.array([0, 3]), 8, True, np.array([5, 6, 7, 8]))
+    [window] = cut_windows(pieces, np.array([1, 7]), np.array([0, 3]), 8, 4, True, np.array([5, 6, 7, 8]))
     assert window.pieces.tolist() == pieces.tolist()
     assert window.positions.tolist() == [1, 7]
     assert window.words.tolist() == [0, 3]
@@ -75,17 +79,17 @@ def test_a_text_that_fits_is_one_window() -> None:
 def test_the_choice_depends_on_the_attention() -> None:
     pieces = np.arange(24)  # windows of 16 start at 0 and at 8
     positions = words = np.arange(24)
-    causal = cut_windows(pieces, positions, words, 16, causal=True)
-    unmasked = cut_windows(pieces, positions, words, 16, causal=False)
+    causal = cut_windows(pieces, positions, words, 16, 8, causal=True)
+    unmasked = cut_windows(pieces, positions, words, 16, 8, causal=False)
     assert [window.words.tolist() for window in causal] == [list(range(16)), list(range(16, 24))]
     assert [window.words.tolist() for window in unmasked] == [list(range(12)), list(range(12, 24))]
 
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_windows_without_words_are_left_out(causal: bool) -> None:
-    windows = cut_windows(np.arange(64), np.array([0, 63]), np.array([0, 1]), 16, causal)
+    windows = cut_windows(np.arange(64), np.array([0, 63]), np.array([0, 1]), 16, 8, causal)
     assert [window.pieces[0] for window in windows] == [0, 48]
-    assert cut_windows(np.arange(64), np.array([], dtype=np.int64), np.array([], dtype=np.int64), 16, causal) == []
+    assert cut_windows(np.arange(64), np.array([], dtype=np.int64), np.array([], dtype=np.int64), 16, 8, causal) == []
 
 
 @st.composite
@@ -123,6 +127,6 @@ def test_gold_mentions_come_back_unchanged_through_windows(
     ends = np.cumsum(lengths, dtype=np.int64)
     words = np.flatnonzero(lengths)
     tags = BIO_TAGS.encode(len(lengths), spans)
-    windows = cut_windows(np.arange(sum(lengths)), ends[words] - 1, words, 16, causal, tags)
+    windows = cut_windows(np.arange(sum(lengths)), ends[words] - 1, words, 16, 8, causal, tags)
     decoded = BIO_TAGS.decode(scatter(windows, len(lengths)))
     assert BIO_TAGS.spans(decoded) == spans

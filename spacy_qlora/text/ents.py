@@ -1,0 +1,53 @@
+"""Entities into a doc, beside those that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from spacy.tokens import Doc, Span, SpanGroup
+
+from spacy_qlora.text.spans import ScoredSpan
+
+Scored = tuple[float, Span]
+
+
+def set_ents(doc: Doc, found: Sequence[ScoredSpan], earlier: str, threshold: float, spans_key: str | None) -> None:
+    """Sets doc.ents, and doc.spans[spans_key] if there is a key: all that was found, with `attrs["scores"]`.
+
+    earlier: What becomes of doc.ents that are set: "overwrite" drops them; "keep" drops what was found where they
+    stand; "merge" keeps the more probable of two that overlap.
+    threshold: What is found with a lower probability does not get into doc.ents.
+    """
+    ours = [(span.score, Span(doc, span.start, span.end, span.label)) for span in found]
+    theirs = [] if earlier == "overwrite" else [(_score(doc, ent), ent) for ent in doc.ents]
+    if spans_key is not None:
+        scores = np.array([score for score, _ in ours], dtype=np.float32)
+        spans = [span for _, span in ours]
+        doc.spans[spans_key] = SpanGroup(doc, name=spans_key, spans=spans, attrs={"scores": scores})
+    chosen = [(score, span) for score, span in ours if score >= threshold]
+    if earlier == "merge":
+        doc.ents = without_overlap(sorted([*theirs, *chosen], key=lambda pair: -pair[0]))
+    else:
+        doc.ents = without_overlap([*theirs, *chosen])
+
+
+def without_overlap(ranked: Iterable[Scored]) -> list[Span]:
+    """The spans that overlap none before them, best first, in the order of the text."""
+    taken: set[int] = set()
+    kept = []
+    for _, span in ranked:
+        tokens = range(span.start, span.end)
+        if taken.isdisjoint(tokens):
+            taken.update(tokens)
+            kept.append(span)
+    return sorted(kept, key=lambda span: span.start)
+
+
+def _score(doc: Doc, ent: Span) -> float:
+    """Of an entity that is set: as a span group with scores has it, such as another qlora_ner's; 1 where none does."""
+    for group in doc.spans.values():
+        for span, score in zip(group, group.attrs.get("scores", ()), strict=False):
+            if (span.start, span.end, span.label) == (ent.start, ent.end, ent.label):
+                return float(score)
+    return 1.0

@@ -1,0 +1,69 @@
+"""The temperature, and the error that it mends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import spacy
+from spacy.cli._util import app
+from spacy.tokens import DocBin
+from typer.testing import CliRunner
+
+import spacy_qlora.cli  # noqa: F401
+from spacy_qlora.evaluation.calibration import Found, calibration_error, collect, fit, probabilities
+
+
+def sure_by(factor: float, count: int = 4000) -> list[Found]:
+    """Entities of one token that are right as often as their probability says, before the logits were multiplied."""
+    random = np.random.default_rng(0)
+    found = []
+    for logit in random.normal(1.5, 1.0, count):
+        scores = np.array([[0, logit, 0]], dtype=np.float32)
+        right = random.random(1) < 1 / (1 + np.exp(-logit))
+        found.append(Found(scores * factor, [(0, 1, 0)], right))
+    return found
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_the_temperature_takes_back_what_made_the_model_too_sure(factor: float) -> None:
+    # I-X, with logit 0, cannot stand first: the probability is that of B-X against O.
+    calibration = fit(sure_by(factor))
+    assert calibration.temperature == pytest.approx(factor, rel=0.1)
+    assert calibration.after < 0.03
+    assert calibration.after <= calibration.before + 0.01
+    assert calibration.entities == 4000
+
+
+def test_too_few_entities_tell_nothing() -> None:
+    assert fit(sure_by(3.0, 20)).temperature is None
+    assert fit([]).before == 0
+
+
+def test_calibration_error() -> None:
+    scores, right = np.array([0.95, 0.95, 0.15, 1.0]), np.array([True, False, False, True])
+    # In the last bin 0.95, 0.95 and 1.0 against 2 of 3; in the second 0.15 against none.
+    assert calibration_error(scores, right) == pytest.approx((abs(2.9 - 2) + 0.15) / 4)
+
+
+def test_entities_are_right_where_the_gold_has_just_them(trained: Path, corpus: Path) -> None:
+    nlp = spacy.load(trained)
+    docs = list(DocBin().from_disk(corpus / "train.spacy").get_docs(nlp.vocab))
+    examples = [spacy.training.Example(nlp.make_doc(doc.text), doc) for doc in docs]
+    found = collect(nlp.get_pipe("qlora_ner"), examples)  # type: ignore[arg-type]
+    assert sum(len(each.spans) for each in found) >= 5
+    assert all(each.right.all() for each in found)
+    assert ((probabilities(found, 1.0) > 0.5) & (probabilities(found, 1.0) <= 1)).all()
+
+
+def test_command(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    spacy.load(trained).to_disk(tmp_path / "pipeline")
+    arguments = ["qlora", "calibrate", str(tmp_path / "pipeline"), str(corpus / "dev.spacy")]
+    result = CliRunner().invoke(app, arguments, prog_name="spacy")
+    assert result.exit_code == 0, result.output
+    assert "not calibrated; that takes 30 entities found" in result.output
+    arguments[2] = str(tmp_path / "none")
+    result = CliRunner().invoke(app, arguments, prog_name="spacy")
+    assert result.exit_code == 1
+    assert "[Q001]" in result.stderr
