@@ -94,7 +94,7 @@ def alternate(own: Side, others: list[Side], rounds: int) -> tuple[list[dict[str
 
 def compare(name: str, mine: list[dict[str, float]], theirs: list[dict[str, float]], key: str, unit: str) -> dict:
     """RETURNS: A row of results: the medians of `key`, and ours as a multiple of the peer's."""
-    own, other = median(run[key] for run in mine), median(run[key] for run in theirs)
+    own, other = (round(median(run[key] for run in runs), 2) for runs in (mine, theirs))
     return {"name": name, "ours": own, "peer": other, "ratio": round(own / other, 2), "unit": unit}
 
 

@@ -3,8 +3,9 @@
     python benchmarks/train.py --base BASE --data DATA --output benchmarks/results/train.json
 
 The same first 1,000 sentences for one epoch at full depth on both sides: ours with micro-batches of 3,072 pieces and
-compiled kernels, where it is fastest. The peer is `hf_peer.py tuned`, at the best of three batch sizes, and `hf_peer.py recipe`, on the first 100 sentences, since it takes so long. Each peer's run follows
-one of ours. Then second epochs of ours against one another: full depth, the top third adapted on cached states, and
+compiled kernels, where it is fastest. The peer is `hf_peer.py tuned`, at the best of three batch sizes, and
+`hf_peer.py recipe`, on the first 100 sentences, since it takes so long. Each peer's run follows one of ours. Then
+second epochs of ours, of 1,536 pieces, against one another: full depth, the top third adapted on cached states, and
 full depth with compiled kernels.
 """
 

@@ -71,6 +71,7 @@ MESSAGES = {
     "Q304": "{name}: not initialised. Train the pipeline, or load a trained one.",
     "Q305": "{path}: missing, damaged or cut. Save or install the pipeline again.",
     "Q306": "{name} = {value}: {reason}. Choose auto, cpu or cuda.",
+    "Q308": "{path}: no part of a saved component, or a link out of it. Remove it, or save the pipeline again.",
     "Q307": "{name}: a GPU cannot be shared with worker processes. Call nlp.pipe with n_process=1, or set device to cpu.",
     # Q4xx: training
     "Q401": "{path}: {problem}. Mend the config; 'python -m spacy debug config {path}' checks the rest of it.",

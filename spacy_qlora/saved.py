@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from dataclasses import asdict, replace
@@ -16,10 +17,12 @@ from spacy_qlora.engine.info import INFO, BaseInfo
 from spacy_qlora.engine.settings import ClassifierSettings, LoRASettings
 from spacy_qlora.engine.tokenizer import make_tokenizer
 from spacy_qlora.errors import InputError, QLoRAError
-from spacy_qlora.model import NERModel
+from spacy_qlora.model import NERModel, Tensors
 
 CFG, TOKENIZER, HEAD, ADAPTER, BASE = "cfg", "tokenizer.json", "head.safetensors", "adapter", "base"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PARTS = {CFG, TOKENIZER, HEAD, INFO, f"{ADAPTER}/{ADAPTER_WEIGHTS}", f"{ADAPTER}/adapter_config.json"}
+BASE_FILES = (INFO, "config.json", "model.safetensors", TOKENIZER)
 
 
 def to_disk(model: NERModel, folder: Path) -> None:
@@ -35,12 +38,14 @@ def to_disk(model: NERModel, folder: Path) -> None:
         (folder / TOKENIZER).write_text(model.tokenizer.to_str(), encoding="utf8")
         srsly.write_json(folder / INFO, asdict(model.trained_on))
         if model.settings.carry_base and (source := model.base_folder().resolve()) != (folder / BASE).resolve():
-            shutil.copytree(source, folder / BASE, copy_function=_link, dirs_exist_ok=True)
+            (folder / BASE).mkdir(exist_ok=True)
+            for name in BASE_FILES:  # and nothing else that may lie there
+                _link(source / name, folder / BASE / name)
 
 
-def _link(source: str, target: str) -> None:
+def _link(source: Path, target: Path) -> None:
     """A second name for the file, else a copy: a base is large, and never changed in place."""
-    Path(target).unlink(missing_ok=True)
+    target.unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:
@@ -49,6 +54,7 @@ def _link(source: str, target: str) -> None:
 
 def from_disk(model: NERModel, folder: Path) -> NERModel:
     """A model with what `to_disk` wrote. Raises InputError where a part is missing, cut or wrong."""
+    _require_parts(folder)
     try:
         fields, parts = srsly.read_json(folder / CFG), {}
         if fields["trained"]:
@@ -63,6 +69,20 @@ def from_disk(model: NERModel, folder: Path) -> NERModel:
         raise
     except Exception as error:  # tokenizers raises nothing narrower
         raise InputError("Q305", path=folder) from error
+
+
+def _require_parts(folder: Path) -> None:
+    """Raises InputError where something lies in the folder that is no part of a component, or leads out of it."""
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        if path.is_dir() or name.name.startswith("."):
+            continue
+        if str(name) not in PARTS and not (name.parts[0] == BASE and name.name in BASE_FILES and len(name.parts) == 2):
+            raise InputError("Q308", path=path)
+        target = path.resolve()
+        # In the hub's cache, files are links into a folder of this name.
+        if folder.resolve() not in target.parents and target.parent.name != "blobs":
+            raise InputError("Q308", path=path)
 
 
 def to_bytes(model: NERModel) -> bytes:
@@ -105,11 +125,25 @@ def config(model: NERModel) -> dict[str, Any]:
 
 
 def _restore(model: NERModel, fields: dict[str, Any], **parts: Any) -> NERModel:
+    labels, temperature = fields["labels"], float(fields["temperature"])
+    if not (isinstance(labels, list) and all(isinstance(label, str) and label for label in labels)):
+        raise ValueError("labels")
+    if len(set(labels)) < len(labels) or not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError("labels or temperature")
     shape = dict(fields["classifier"])
     lora = {**shape.pop("lora")}
     lora["target_modules"] = tuple(lora["target_modules"])
     settings = replace(model.settings, classifier=ClassifierSettings(lora=LoRASettings(**lora), **shape))
     if "trained_on" in parts:
         parts["trained_on"] = BaseInfo(**parts["trained_on"])
-    parts["temperature"] = float(fields["temperature"])
-    return NERModel(model.name, settings, tuple(fields["labels"]), fields["seed"], **parts)
+    if "trained" in parts:
+        adapter, head = parts["trained"]
+        _require_sizes(adapter, head, settings.classifier.lora.r, len(labels))
+    return NERModel(model.name, settings, tuple(labels), int(fields["seed"]), temperature=temperature, **parts)
+
+
+def _require_sizes(adapter: Tensors, head: Tensors, r: int, labels: int) -> None:
+    """Raises ValueError where the weights are not those that cfg tells of; before any memory is taken by its word."""
+    downs = [tensor for name, tensor in adapter.items() if ".lora_A." in name]
+    if not downs or any(tensor.shape[:1] != (r,) for tensor in downs) or head["weight"].shape[0] != 2 * labels + 1:
+        raise ValueError("sizes")

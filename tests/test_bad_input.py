@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import math
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ import spacy
 import srsly
 import torch
 from click.testing import Result
+from safetensors.torch import load_file, save_file
 from spacy.cli._util import app
 from spacy.tokens import DocBin
 from thinc.api import Config
@@ -355,6 +358,11 @@ def test_train_resumes_only_its_own_run(place: Place) -> None:
     assert_one_line(run(*place.train("--resume", "--components.qlora_ner.r", 4)), "Q405", "classifier")
     assert_one_line(run(*place.train("--resume", "--training.optimizer.head_lr", 0.1)), "Q405", "optimizer")
     cut(checkpoint)
+    result = run(*place.train("--resume"))
+    assert result.exit_code == 0, result.output
+    assert "the last checkpoint is missing or damaged. Going on from the one before it." in result.output
+    for path in checkpoint.parent.glob("*.safetensors"):
+        cut(path)
     assert_one_line(run(*place.train("--resume")), "Q404", checkpoint)
 
 
@@ -427,7 +435,32 @@ def test_wrong_usage_of_base() -> None:
 
 # spacy.load, and the first text
 
-NER = "qlora_ner"
+NER, ADAPTER = "qlora_ner", "adapter/adapter_model.safetensors"
+
+
+def change_classifier(folder: Path, lora: dict | None = None, **more: object) -> None:
+    classifier = json.loads((folder / "cfg").read_text())["classifier"]
+    change_json("cfg", classifier={**classifier, **more, "lora": {**classifier["lora"], **(lora or {})}})(folder)
+
+
+def change_tensors(
+    name: str,
+    change: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
+    rename: Callable[[str], str] = lambda name: name,
+    more: dict[str, torch.Tensor] | None = None,
+) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        tensors = {rename(name): change(tensor) for name, tensor in load_file(folder / name).items()}
+        save_file({**tensors, **(more or {})}, folder / name)
+
+    return damage
+
+
+def link_out(path: Path) -> None:
+    outside = path.rename(path.parents[2] / "outside.json")
+    path.symlink_to(outside)
+
+
 PIPELINES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no cfg": (lambda folder: (folder / "cfg").unlink(), "Q305"),
     "cfg broken": (lambda folder: (folder / "cfg").write_text(f'{{"labels": ["{MARK}'), "Q305"),
@@ -442,7 +475,38 @@ PIPELINES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no base.json": (lambda folder: (folder / "base.json").unlink(), "Q305"),
     "base.json broken": (lambda folder: (folder / "base.json").write_text("[]"), "Q305"),
     "base.json of another base": (change_json("base.json", fingerprint="0" * 64), "Q301"),
-    "a label more": (change_json("cfg", labels=["Disease", "Dose", "Drug", "Symptom"]), "Q215"),
+    "a label more": (change_json("cfg", labels=["Disease", "Dose", "Drug", "Symptom"]), "Q305"),
+    "a label less": (change_json("cfg", labels=["Disease", "Drug"]), "Q305"),
+    "a label twice": (change_json("cfg", labels=["Drug", "Drug", "Symptom"]), "Q305"),
+    "labels that are no texts": (change_json("cfg", labels=[1, 2, 3]), "Q305"),
+    "labels in one text": (change_json("cfg", labels="abc"), "Q305"),
+    "no temperature": (change_json("cfg", temperature=0), "Q305"),
+    "a temperature that is no number": (change_json("cfg", temperature="NaN"), "Q305"),
+    "a seed that is no number": (change_json("cfg", seed="x"), "Q305"),
+    "another rank": (lambda folder: change_classifier(folder, lora={"r": 10**9}), "Q305"),
+    "an unknown module": (lambda folder: change_classifier(folder, lora={"target_modules": ["../x"]}), "Q210"),
+    "more layers": (lambda folder: change_classifier(folder, layers=10**9), "Q210"),
+    "adapter of other shapes": (change_tensors(ADAPTER, lambda tensor: tensor[:, :-1].contiguous()), "Q215"),
+    "adapter of other types": (change_tensors(ADAPTER, lambda tensor: tensor.to(torch.int8)), "Q215"),
+    "adapter without numbers": (change_tensors(ADAPTER, lambda tensor: tensor * math.nan), "Q215"),
+    "adapter with more in it": (change_tensors(ADAPTER, more={"base_model.model.x": torch.zeros(1)}), "Q215"),
+    "adapter with other names": (
+        change_tensors(ADAPTER, rename=lambda name: name.replace("layers.0", "layers.9")),
+        "Q215",
+    ),
+    "adapter empty": (change_tensors(ADAPTER, rename=lambda name: "x"), "Q305"),
+    "adapter a pickle": (lambda folder: (folder / ADAPTER).write_bytes(pickle.dumps({"x": 1})), "Q305"),
+    "head of other shapes": (change_tensors("head.safetensors", lambda tensor: tensor[:1].contiguous()), "Q305"),
+    "head without numbers": (change_tensors("head.safetensors", lambda tensor: tensor * math.inf), "Q215"),
+    "head a pickle": (lambda folder: (folder / "head.safetensors").write_bytes(pickle.dumps([1])), "Q305"),
+    "a pickle more": (lambda folder: (folder / "adapter" / "adapter_model.bin").write_bytes(pickle.dumps(1)), "Q308"),
+    "code beside it": (lambda folder: (folder / "modeling.py").write_text("raise SystemExit"), "Q308"),
+    "a link out of it": (lambda folder: link_out(folder / "tokenizer.json"), "Q308"),
+    "base.json leads elsewhere": (change_json("base.json", id="../../etc"), "Q305"),
+    "base.json leads to the root": (change_json("base.json", id="/etc"), "Q305"),
+    "a revision that leads elsewhere": (change_json("base.json", revision="../../x"), "Q305"),
+    "base.json knows more": (change_json("base.json", trust_remote_code=True), "Q305"),
+    "cfg knows more": (lambda folder: change_classifier(folder, trust_remote_code=True), "Q305"),
     "the base is gone": (lambda folder: change_base(folder, "/no/such/base", "no-such/base"), "Q211"),
     "the base is broken": (lambda folder: change_base(folder, str(folder), ""), "Q202"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +55,14 @@ def test_comparisons_run(program: str, base: Path, data: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     for row in json.loads(output.read_text())["results"]:
         assert row["ratio"] == pytest.approx(row["ours"] / row["peer"], abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["fuzz", "roundtrip", "threads", "adapters", "soak", "kill_resume"])
+def test_programs_of_hard_use_run(program: str, base: Path, data: Path, tmp_path: Path) -> None:
+    corpora = tmp_path / "corpora"
+    for name in ("bc5cdr", "maccrobat"):
+        shutil.copytree(data, corpora / name, ignore=lambda *_: ["corpora"])
+    done = run(f"hard_use/{program}.py", "--base", base, "--data", corpora, "--quick")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["passed"]

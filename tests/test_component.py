@@ -410,6 +410,14 @@ def test_two_processes_find_the_same(learned: Language, opened: bool) -> None:
     assert [entities(doc) for doc in found] == EXPECTED * 2
 
 
+def test_a_worker_is_refused_the_gpu(learned: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = component(learned).model
+    monkeypatch.setattr(model, "_process", -1)  # as if it had been copied into another process
+    monkeypatch.setattr("spacy_qlora.model.find_device", lambda setting: torch.device("cuda"))
+    with pytest.raises(RunError, match=r"Q307.*n_process=1"):
+        learned(TEXTS[0])
+
+
 def test_two_components_share_one_base(learned: Language, trained: Path) -> None:
     learned.add_pipe("qlora_ner", name="second", source=spacy.load(trained))
     assert entities(learned(TEXTS[0])) == EXPECTED[0]

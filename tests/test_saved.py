@@ -48,12 +48,12 @@ def component(nlp: Language) -> QLoRANER:
 
 
 def set_base(pipeline: Path, setting: str) -> Path:
-    """Has the pipeline name another base: in its config, and as the source of the one that it was trained on."""
+    """Has the pipeline name another base in its config, and a source that is not there of the one it was trained on."""
     config = spacy.util.load_config(pipeline / "config.cfg")
     config["components"]["qlora_ner"]["base"] = setting
     config.to_disk(pipeline / "config.cfg")
     info = pipeline / "qlora_ner" / "base.json"
-    info.write_text(json.dumps({**json.loads(info.read_text()), "id": setting}))
+    info.write_text(json.dumps({**json.loads(info.read_text()), "id": "no-such/base"}))
     return pipeline
 
 
@@ -166,7 +166,7 @@ def test_it_loads_without_a_base_and_fails_at_the_first_text(homeless: Path, tmp
     with pytest.raises(QLoRAError) as raised:
         nlp(TEXT)
     assert str(raised.value).startswith("[Q")
-    assert "/no/such/folder" in str(raised.value)
+    assert "no-such/base" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

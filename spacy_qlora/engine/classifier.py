@@ -144,10 +144,10 @@ class TokenClassifier(nn.Module):
 
     @torch.no_grad()
     def load_trained(self, adapter: Mapping[str, Tensor], head: Mapping[str, Tensor]) -> None:
-        """Sets what `trained` gave. Raises RunError where names or shapes are not those of this classifier."""
+        """Sets what `trained` gave. Raises RunError where names or shapes are others, or a value is no number."""
         own = dict(self.named_trained())
         given = {**adapter, **{f"head.{name}": value for name, value in head.items()}}
-        if wrong := {name for name in own.keys() | given.keys() if not _same_shape(own.get(name), given.get(name))}:
+        if wrong := {name for name in own.keys() | given.keys() if not _fits(own.get(name), given.get(name))}:
             raise RunError("Q215", name=min(wrong), base=self.base.info.id)
         for name, parameter in own.items():
             parameter.copy_(given[name])
@@ -172,5 +172,7 @@ def rounded(pieces: int) -> int:
     return math.ceil(pieces / step) * step
 
 
-def _same_shape(one: Tensor | None, other: Tensor | None) -> bool:
-    return one is not None and other is not None and one.shape == other.shape
+def _fits(own: Tensor | None, given: Tensor | None) -> bool:
+    if own is None or given is None or own.shape != given.shape:
+        return False
+    return given.is_floating_point() and bool(torch.isfinite(given).all())

@@ -26,6 +26,11 @@ class BaseInfo:
     quantisation: dict[str, Any] = field(default_factory=lambda: dict(NF4))
     fingerprint: str = ""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where id or revision could lead to another place than a hub repository or a folder here."""
+        if ".." in Path(self.id).parts or Path(self.id).is_absolute() or "/" in self.revision or "\\" in self.revision:
+            raise ValueError("id or revision")
+
     @classmethod
     def from_folder(cls, folder: Path) -> BaseInfo:
         """Raises InputError where `folder` is no base."""

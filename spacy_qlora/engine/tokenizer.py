@@ -15,7 +15,7 @@ PROBES = (
     "M\u00fcller na\u00efve e\u0301 \u03b2-blocker 5\u00b5g",
     "\u65e5\u672c\u8a9e \U0001f600\U0001f468\u200d\U0001f469 \u05e9\u05dc\u05d5\u05dd end",
 )
-MARKS = re.compile(r"[^0-9A-Za-z]")  # of a piece: what tokenizers put in it for blanks, word parts and bytes
+MARKS = re.compile(r"<.*>|\[.*\]|[^0-9A-Za-z]")  # what is not of the text in a piece: unknown, bytes, blanks
 
 
 def make_tokenizer(text: str, source: object) -> Tokenizer:
