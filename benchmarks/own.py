@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from itertools import islice
@@ -27,7 +26,7 @@ from spacy_qlora.corpus.check import check
 from spacy_qlora.corpus.docs import make_doc, make_nlp
 from spacy_qlora.corpus.read_json import read_json
 from spacy_qlora.engine.loop import Hooks, Loop, Schedule
-from spacy_qlora.engine.memory import MIB
+from spacy_qlora.engine.memory import MIB, peak_memory
 from spacy_qlora.engine.prefix import with_states
 from spacy_qlora.engine.settings import LoopSettings, OptimizerSettings
 
@@ -46,8 +45,8 @@ def main() -> None:
     parser.add_argument("--adapted-layers", type=int, help="from the top, on cached states; default: all")
     args = parser.parse_args()
     found = {"train": train, "infer": infer}[args.command](args)
-    peak = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps({**found, "rss_mib": round(peak.ru_maxrss / 1024), "threads": torch.get_num_threads()}))
+    peak = peak_memory(torch.device("cpu"))
+    print(json.dumps({**found, "rss_mib": round(peak / MIB), "threads": torch.get_num_threads()}))
 
 
 def train(args: argparse.Namespace) -> dict[str, float]:

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from transformers import MistralConfig
@@ -216,6 +217,8 @@ def peak_memory(device: torch.device) -> int:
     """Highest use so far, in bytes: allocated on a CUDA device, or resident in the process; 0 where no one tells."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if (status := Path("/proc/self/status")).exists():  # ru_maxrss would count what the parent held when it started this
+        return 1024 * int(status.read_text().partition("VmHWM:")[2].split(maxsplit=1)[0])
     try:
         import resource
     except ImportError:  # Windows
