@@ -217,8 +217,9 @@ def peak_memory(device: torch.device) -> int:
     """Highest use so far, in bytes: allocated on a CUDA device, or resident in the process; 0 where no one tells."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if (status := Path("/proc/self/status")).exists():  # ru_maxrss would count what the parent held when it started this
-        return 1024 * int(status.read_text().partition("VmHWM:")[2].split(maxsplit=1)[0])
+    status = Path("/proc/self/status")  # of Linux; its ru_maxrss counts what the parent held when it started this
+    if status.exists() and (peak := status.read_text().partition("VmHWM:")[2]):
+        return 1024 * int(peak.split(maxsplit=1)[0])
     try:
         import resource
     except ImportError:  # Windows
