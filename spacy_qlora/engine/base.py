@@ -39,7 +39,7 @@ class Base:
     info (BaseInfo): Where it came from.  config (MistralConfig): Its shape.  tokenizer (Tokenizer): Its pieces.
     leaves (Mapping[str, nn.Module]): Embedding, norms and Linear4bit by name, such as "layers.0.mlp.up_proj".
     rotary (nn.Module): Gives the cosines and sines of positions.
-    device, dtype: Where it lies and what it computes in.  users (WeakSet[nn.Module]): The classifiers built on it.
+    device, dtype: Where it lies and what it computes in.
     """
 
     def __init__(
@@ -54,13 +54,11 @@ class Base:
         self.rotary = rotary
         norm = next(leaves["norm"].parameters())
         self.device, self.dtype = norm.device, norm.dtype
-        self.users: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
-    def keep_resident(self, layers: int, fold: bool = False) -> None:
+    def keep_resident(self, layers: int, twice: bool = False) -> None:
         """Keeps the dequantised weights of so many layers, from the bottom: dequantising at each use takes time.
 
-        fold: Whether there is room for a second copy, with an adapter folded in, while predicting. Each classifier has
-        its own, so that none is made where several share the base.
+        twice: Whether there is room for a second copy, with an adapter folded in, while predicting.
         """
         for name, leaf in self.leaves.items():
             if isinstance(leaf, Linear4bit):
@@ -68,7 +66,7 @@ class Base:
                     del leaf.resident
                 if int(name.split(".")[1]) < layers:
                     leaf.resident = dequantize(leaf)
-                    leaf.users = self.users if fold else None  # type: ignore[assignment]  # thought to be a tensor
+                    leaf.twice = twice  # type: ignore[assignment]  # as of any module, thought to be a tensor
 
 
 _open: weakref.WeakValueDictionary[tuple[object, ...], Base] = weakref.WeakValueDictionary()
@@ -109,7 +107,7 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
     if device.type == "cpu":
         keep_freed_memory()
     base = Base(info, config, tokenizer, leaves, type(skeleton.rotary_emb)(config).to(device))
-    base.keep_resident(usually_resident(Shape.of(config), dtype.itemsize, device.type), fold=True)
+    base.keep_resident(usually_resident(Shape.of(config), dtype.itemsize, device.type), twice=True)
     return base
 
 

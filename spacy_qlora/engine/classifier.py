@@ -45,7 +45,6 @@ class TokenClassifier(nn.Module):
             ]
             self.head = nn.Linear(base.config.hidden_size, tags).to(self.device)
         self.layers = nn.ModuleList(built)
-        base.users.add(self)
         self.adapter = {
             f"{PEFT_PREFIX}layers.{i}.{name}": master
             for i, layer in enumerate(built)

@@ -58,10 +58,9 @@ class LoRALinears(nn.Module):
         return LoRAProducts.apply(x, residual, dropped, self, *self.lora_A, *self.lora_B)
 
     def _folded(self) -> list[Tensor]:
-        """W + (alpha / r) B A of each linear, rounded to its type; none where there is no room for them."""
+        """W + (alpha / r) B A of each linear, rounded to its type; none where there is no room to keep them."""
         first: Any = self.linears[0]
-        if not self.adapted or len(getattr(first, "users", None) or ()) != 1:
-            self.folded = None
+        if not self.adapted or not hasattr(first, "resident") or not first.twice:
             return []
         versions = [master._version for master in self.masters.values()]
         if self.folded is None or self.folded[0] != versions:

@@ -249,7 +249,7 @@ def test_folded_weights_follow_the_masters_and_leave_room_for_training() -> None
     torch.testing.assert_close(after, group(x, residual)[0])  # with gradients, the products are apart
     group.train()
     assert group.folded is None
-    group.linears[0].users = {group, "another"}
+    group.linears[0].twice = False
     with torch.no_grad():
         torch.testing.assert_close(after, group.eval()(x, residual)[0])
     assert group.folded is None
@@ -257,7 +257,7 @@ def test_folded_weights_follow_the_masters_and_leave_room_for_training() -> None
 
 def keep_resident(group: LoRALinears) -> None:
     for module in group.linears:
-        module.resident, module.users = module.weight.detach(), {group}
+        module.resident, module.twice = module.weight.detach(), True
 
 
 @pytest.mark.parametrize("dropout", [0.05, 0.5, 0.999])
