@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, cache: bool) -> tuple[list[float], float]:
     limit, steps = (24, 3) if args.quick else (1000, 0)
     nlp = make_nlp("en", fine=True)
     docs = read(nlp, args.data / "train.jsonl", limit)
-    ner = initialized(nlp, args.base, docs, adapted_layers=max(1, depth(args.base) // 3))
+    ner = initialized(nlp, str(args.base), docs, adapted_layers=max(1, depth(args.base) // 3))
     windows = ner.training_windows(Example(nlp.make_doc(doc.text), doc) for doc in docs)
     losses: list[float] = []
     before = [0.0, 0]

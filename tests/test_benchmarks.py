@@ -48,7 +48,7 @@ def test_the_7b_program_at_a_tiny_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["train.py", "infer.py", "memory.py", "accuracy.py"])
+@pytest.mark.parametrize("program", ["train.py", "infer.py", "memory.py", "prefix.py", "accuracy.py"])
 def test_comparisons_run(program: str, base: Path, data: Path, tmp_path: Path) -> None:
     output = tmp_path / "results" / "out.json"
     done = run(program, "--base", base, "--data", data, "--output", output, "--quick")
