@@ -53,10 +53,8 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     nlp = make_nlp("en", fine=True)
     docs = read(nlp, args.train, args.limit)
     ner = initialized(nlp, args.base, docs, adapted_layers=args.adapted_layers)
-    windows, classifier = (
-        ner.training_windows(Example(nlp.make_doc(doc.text), doc) for doc in docs),
-        ner.model.classifier,
-    )
+    windows = ner.training_windows(Example(nlp.make_doc(doc.text), doc) for doc in docs)
+    classifier = ner.model.classifier
     with tempfile.TemporaryDirectory() as folder:
         if classifier.frozen:
             windows = with_states(classifier, windows, ner.settings.batch_pieces, Path(folder))

@@ -76,29 +76,19 @@ class QLoRANER(Pipe):
 
         Where that fails, each doc is tried alone, and the error handler gets the docs that fail.
         """
+        handle = self.get_error_handler()
         for docs in minibatch(stream, batch_size):
             try:
-                found = self.predict(docs)
+                self.set_annotations(docs, self.predict(docs))
+                done = True
             except Exception as error:
-                yield from self._one_by_one(docs, error)
-            else:
-                self.set_annotations(docs, found)
+                done = False
+                if len(docs) == 1:
+                    handle(self.name, self, docs, error)
+            if done:
                 yield from docs
-
-    def _one_by_one(self, docs: Sequence[Doc], error: Exception) -> Iterator[Doc]:
-        """error: What came of all docs together."""
-        handle = self.get_error_handler()
-        if len(docs) == 1:
-            handle(self.name, self, list(docs), error)
-            return
-        for doc in docs:
-            try:
-                found = self.predict([doc])
-            except Exception as own:
-                handle(self.name, self, [doc], own)
-            else:
-                self.set_annotations([doc], found)
-                yield doc
+            elif len(docs) > 1:  # outside the handler: the error keeps the tensors of the failed attempt
+                yield from self.pipe(docs, batch_size=1)
 
     def predict(self, docs: Sequence[Doc]) -> list[list[ScoredSpan]]:
         """RETURNS: The entities of each doc, with their probabilities."""

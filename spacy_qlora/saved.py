@@ -125,7 +125,7 @@ def config(model: NERModel) -> dict[str, Any]:
 
 
 def _restore(model: NERModel, fields: dict[str, Any], **parts: Any) -> NERModel:
-    labels, temperature = fields["labels"], float(fields["temperature"])
+    labels, temperature = fields["labels"], float(fields.get("temperature", 1.0))
     if not (isinstance(labels, list) and all(isinstance(label, str) and label for label in labels)):
         raise ValueError("labels")
     if len(set(labels)) < len(labels) or not (math.isfinite(temperature) and temperature > 0):

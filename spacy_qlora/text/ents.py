@@ -9,8 +9,6 @@ from spacy.tokens import Doc, Span, SpanGroup
 
 from spacy_qlora.text.spans import ScoredSpan
 
-Scored = tuple[float, Span]
-
 
 def set_ents(doc: Doc, found: Sequence[ScoredSpan], earlier: str, threshold: float, spans_key: str | None) -> None:
     """Sets doc.ents, and doc.spans[spans_key] if there is a key: all that was found, with `attrs["scores"]`.
@@ -20,23 +18,24 @@ def set_ents(doc: Doc, found: Sequence[ScoredSpan], earlier: str, threshold: flo
     threshold: What is found with a lower probability does not get into doc.ents.
     """
     ours = [(span.score, Span(doc, span.start, span.end, span.label)) for span in found]
-    theirs = [] if earlier == "overwrite" else [(_score(doc, ent), ent) for ent in doc.ents]
+    theirs = [] if earlier == "overwrite" else list(doc.ents)
+    chosen = [(score, span) for score, span in ours if score >= threshold]
+    if earlier == "merge":
+        ranked = sorted([*((_score(doc, ent), ent) for ent in theirs), *chosen], key=lambda pair: -pair[0])
+        doc.ents = without_overlap(span for _, span in ranked)
+    else:
+        doc.ents = without_overlap([*theirs, *(span for _, span in chosen)])
     if spans_key is not None:
         scores = np.array([score for score, _ in ours], dtype=np.float32)
         spans = [span for _, span in ours]
         doc.spans[spans_key] = SpanGroup(doc, name=spans_key, spans=spans, attrs={"scores": scores})
-    chosen = [(score, span) for score, span in ours if score >= threshold]
-    if earlier == "merge":
-        doc.ents = without_overlap(sorted([*theirs, *chosen], key=lambda pair: -pair[0]))
-    else:
-        doc.ents = without_overlap([*theirs, *chosen])
 
 
-def without_overlap(ranked: Iterable[Scored]) -> list[Span]:
+def without_overlap(ranked: Iterable[Span]) -> list[Span]:
     """The spans that overlap none before them, best first, in the order of the text."""
     taken: set[int] = set()
     kept = []
-    for _, span in ranked:
+    for span in ranked:
         tokens = range(span.start, span.end)
         if taken.isdisjoint(tokens):
             taken.update(tokens)
