@@ -23,6 +23,7 @@ DEFAULTS = {
     "max_pieces": 512,
     "overlap": None,
     "batch_pieces": 2048,
+    "fold": True,
     "earlier_ents": "overwrite",
     "threshold": 0.0,
     "spans_key": None,
@@ -53,6 +54,7 @@ def make_qlora_ner(
     max_pieces: int,
     overlap: int | None,
     batch_pieces: int,
+    fold: bool,
     earlier_ents: str,
     threshold: float,
     spans_key: str | None,
@@ -74,6 +76,8 @@ def make_qlora_ner(
     max_pieces (int): Longest window of pieces; a longer text becomes overlapping windows.
     overlap (Optional[int]): Pieces that neighbouring windows share, at most half of max_pieces; half if empty.
     batch_pieces (int): Most pieces a batch when predicting, padding counted.
+    fold (bool): Keep a copy of the dequantised weights with the adapter folded in while predicting: faster, and memory
+        for each component. Only where dequantised weights are kept at all.
     earlier_ents (str): What becomes of doc.ents that are set: "overwrite" drops them, "keep" prefers them, "merge"
         keeps the more probable of two that overlap; one that no scored span group holds counts as certain.
     threshold (float): Lowest probability with which an entity gets into doc.ents.
@@ -94,6 +98,7 @@ def make_qlora_ner(
         max_pieces=max_pieces,
         overlap=overlap,
         batch_pieces=batch_pieces,
+        fold=fold,
         earlier_ents=earlier_ents,
         threshold=threshold,
         spans_key=spans_key,

@@ -91,6 +91,7 @@ class NERModel:
         folder = self.base_folder()
         base = load_base(folder, find_device(self.settings.device), getattr(torch, self.settings.compute_dtype))
         classifier = TokenClassifier(base, len(self.bio.tags), self.settings.classifier, self.seed)
+        classifier.set_fold(self.settings.fold)
         if self._trained is not None:
             classifier.load_trained(*self._trained)
         self.trained_on, self.tokenizer = base.info, self.tokenizer or base.tokenizer

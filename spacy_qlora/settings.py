@@ -16,6 +16,7 @@ class NERSettings:
     compute_dtype: "bfloat16" or "float32".  device: "auto", "cpu", "cuda" or "cuda:N".
     max_pieces: Longest window.  overlap: Pieces that neighbouring windows of a text share; half a window if None.
     batch_pieces: Most pieces a batch, padding counted.
+    fold: While predicting, keep a copy of dequantised weights with the adapter folded in, where they are kept at all.
     earlier_ents: "overwrite", "keep" or "merge", see `set_ents`.  threshold: Lowest probability of an entity.
     spans_key: Key of doc.spans for all entities found, with their probabilities; None for no such group.
     carry_base: Save the base's weights along with the component.
@@ -28,6 +29,7 @@ class NERSettings:
     max_pieces: int = 512
     overlap: int | None = None
     batch_pieces: int = 2048
+    fold: bool = True
     earlier_ents: str = "overwrite"
     threshold: float = 0.0
     spans_key: str | None = None

@@ -17,6 +17,7 @@ from spacy.training import Example
 from thinc.api import Adam
 
 from spacy_qlora.component import QLoRANER
+from spacy_qlora.engine.lora import LoRALinears
 from spacy_qlora.errors import InputError, RunError
 
 TEXTS = [
@@ -58,6 +59,14 @@ def learned(trained: Path) -> Language:
 
 def test_entities_are_set(learned: Language) -> None:
     assert [entities(learned(text)) for text in TEXTS] == EXPECTED
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_folded_weights_are_kept_if_asked(trained: Path, fold: bool) -> None:
+    nlp = spacy.load(trained, config={"components.qlora_ner.fold": fold})
+    assert [entities(nlp(text)) for text in TEXTS] == EXPECTED
+    groups = [module for module in component(nlp).model.classifier.modules() if isinstance(module, LoRALinears)]
+    assert all((group.folded is not None) == fold for group in groups)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])

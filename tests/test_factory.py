@@ -34,7 +34,7 @@ def test_every_setting_reaches_its_place(tmp_path: Path) -> None:
         "base": str(tmp_path), "r": 3, "alpha": 5.0, "dropout": 0.25, "target_modules": ["q_proj"], "layers": 2,
         "adapted_layers": 1, "bidirectional_from": None,
         "compute_dtype": "float32", "device": "cpu", "max_pieces": 64, "overlap": 8, "batch_pieces": 128,
-        "earlier_ents": "keep", "threshold": 0.5, "spans_key": "sc",
+        "fold": False, "earlier_ents": "keep", "threshold": 0.5, "spans_key": "sc",
         "carry_base": True,
     }  # fmt: skip
     assert given.keys() | {"scorer"} == DEFAULTS.keys()
@@ -46,7 +46,7 @@ def test_every_setting_reaches_its_place(tmp_path: Path) -> None:
         "adapted_layers": classifier.adapted_layers, "bidirectional_from": classifier.bidirectional_from,
         "compute_dtype": settings.compute_dtype,
         "device": settings.device, "max_pieces": settings.max_pieces, "overlap": settings.overlap,
-        "batch_pieces": settings.batch_pieces, "earlier_ents": settings.earlier_ents,
+        "batch_pieces": settings.batch_pieces, "fold": settings.fold, "earlier_ents": settings.earlier_ents,
         "threshold": settings.threshold, "spans_key": settings.spans_key,
         "carry_base": settings.carry_base,
     } == given  # fmt: skip

@@ -16,7 +16,7 @@ from spacy_qlora.engine.base import Base
 from spacy_qlora.engine.batching import Batch, by_budget, collate
 from spacy_qlora.engine.functions import RMSNorm
 from spacy_qlora.engine.layer import LEAVES, Layer
-from spacy_qlora.engine.lora import PEFT_PREFIX
+from spacy_qlora.engine.lora import PEFT_PREFIX, LoRALinears
 from spacy_qlora.engine.memory import is_out_of_memory
 from spacy_qlora.engine.settings import ClassifierSettings, require
 from spacy_qlora.engine.window import IGNORED, Window
@@ -151,6 +151,12 @@ class TokenClassifier(nn.Module):
             raise RunError("Q215", name=min(wrong), base=self.base.info.id)
         for name, parameter in own.items():
             parameter.copy_(given[name])
+
+    def set_fold(self, fold: bool) -> None:
+        """Whether to keep a copy of the weights with the adapter folded in while predicting, where there is room."""
+        for module in self.modules():
+            if isinstance(module, LoRALinears):
+                module.fold = fold
 
     def count(self) -> tuple[int, int]:
         """RETURNS: How many parameters are trained, and how many there are in all, each 4-bit weight counted as one."""

@@ -35,6 +35,7 @@ class LoRALinears(nn.Module):
         self.linears, self.settings = nn.ModuleList(linears.values()), settings
         self.masters: dict[str, nn.Parameter] = {}  # by their names in peft's file
         self.folded: tuple[list[int], list[Tensor]] | None = None  # versions of the masters, weights made of them
+        self.fold = True  # keep such weights while predicting, where the base has room for them
         self.lora_A, self.lora_B = nn.ParameterList(), nn.ParameterList()
         targets = settings.target_modules if adapt else ()
         self.adapted = [i for i, name in enumerate(linears) if name.rpartition(".")[2] in targets]
@@ -60,7 +61,7 @@ class LoRALinears(nn.Module):
     def _folded(self) -> list[Tensor]:
         """W + (alpha / r) B A of each linear, rounded to its type; none where there is no room to keep them."""
         first: Any = self.linears[0]
-        if not self.adapted or not hasattr(first, "resident") or not first.twice:
+        if not self.fold or not self.adapted or not hasattr(first, "resident") or not first.twice:
             return []
         versions = [master._version for master in self.masters.values()]
         if self.folded is None or self.folded[0] != versions:
