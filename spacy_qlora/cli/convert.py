@@ -40,6 +40,15 @@ def convert_cli(
     test: Annotated[str | None, typer.Option(help="Input for test.spacy. Without it there is none.")] = None,
     split: Annotated[str, typer.Option(help="Shares of train, dev and test.")] = "0.8,0.1,0.1",
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    join: Annotated[
+        int,
+        typer.Option(
+            metavar="WORDS",
+            min=0,
+            help="Join neighbouring records of a group to docs of at most so many words, so that a sentence is read "
+            "among those around it. 0 leaves each record alone.",
+        ),
+    ] = 0,
     format: Annotated[Format, typer.Option(help="Format of the inputs.")] = Format.AUTO,
     lang: Annotated[str, typer.Option(help="Language of the tokenizer.")] = "en",
     tokenizer: Annotated[
@@ -60,7 +69,13 @@ def convert_cli(
     if len(unsplit) + (train is not None) != 1 or (unsplit and sources):
         raise typer.BadParameter("give IN and OUT_DIR, or --train and OUT_DIR (and perhaps --dev, --test)")
     settings = Settings(
-        shares=_shares(split), seed=seed, format=format, lang=lang, fine=tokenizer is Tokenizer.FINE, strict=strict
+        shares=_shares(split),
+        seed=seed,
+        join=join,
+        format=format,
+        lang=lang,
+        fine=tokenizer is Tokenizer.FINE,
+        strict=strict,
     )
     report = convert(sources or {"all": unsplit[0]}, Path(out), settings, tell=lambda line: typer.echo(line, err=True))
     _show(report, out)

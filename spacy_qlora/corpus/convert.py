@@ -13,6 +13,7 @@ from tqdm import tqdm
 from spacy_qlora.corpus.check import check
 from spacy_qlora.corpus.docs import make_nlp, pack
 from spacy_qlora.corpus.formats import Format, detect, read_rows
+from spacy_qlora.corpus.join import join_records
 from spacy_qlora.corpus.log import Log
 from spacy_qlora.corpus.record import Record
 from spacy_qlora.corpus.rules import Rule
@@ -30,6 +31,7 @@ class Settings:
 
     shares (tuple[float, float, float]): Of train, dev and test; they sum to 1. A split with a share of 0 is not made.
     seed (int): Of the split.
+    join (int): Most words of a doc into which neighbouring records of a split are joined; 0 leaves each alone.
     format (Format): Of every input.
     lang (str): Language of the tokenizer.
     fine (bool): Whether the package's finer tokenizer makes the tokens, or the language's own.
@@ -38,6 +40,7 @@ class Settings:
 
     shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
     seed: int = 0
+    join: int = 0
     format: Format = Format.AUTO
     lang: str = "en"
     fine: bool = True
@@ -80,7 +83,8 @@ def convert(
     files: dict[str, bytes] = {}
     counts = {}
     for name, records in _splits(inputs, settings).items():
-        bar = tqdm(records, desc=f"{name}.spacy", unit=" docs", delay=1)
+        docs = list(join_records(records, settings.join)) if settings.join else records
+        bar = tqdm(docs, desc=f"{name}.spacy", unit=" docs", delay=1)
         files[f"{name}.spacy"], counts[name] = pack(nlp, bar)
     report = _report(inputs, counts, settings)
     files["report.json"] = f"{json.dumps(report, indent=2)}\n".encode()
@@ -143,6 +147,7 @@ def _report(inputs: Mapping[str, Input], counts: Mapping[str, Any], settings: Se
         "tokenizer": "fine" if settings.fine else "spacy",
         "seed": settings.seed,
         "shares": settings.shares,
+        "join": settings.join,
         "splits": counts,
         "inputs": {
             name: {"path": read.source, "format": read.format.value, **read.log.report()}

@@ -74,6 +74,16 @@ def test_one_input_is_split(tmp_path: Path) -> None:
     assert "40 of 40 mentions kept" in " ".join(result.output.split())
 
 
+def test_neighbours_of_a_group_are_joined(tmp_path: Path) -> None:
+    grouped = [{**note, "group": f"patient {i // 4}"} for i, note in enumerate(notes(40))]
+    source, out = write(tmp_path / "a.jsonl", grouped), tmp_path / "out"
+    result = run(source, out, "--join", "1000")
+    assert result.exit_code == 0, result.output
+    assert {split: len(read(out, split)) for split in ("train", "dev", "test")} == {"train": 8, "dev": 1, "test": 1}
+    assert report(out)["mentions_out"] == 40
+    assert {ent.text for doc in read(out, "train") for ent in doc.ents} == {"fever"}
+
+
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", notes(30))
     for out, seed in [("one", 5), ("two", 5), ("three", 6)]:

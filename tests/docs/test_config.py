@@ -12,7 +12,7 @@ from spacy_qlora.engine.settings import LoopSettings
 from spacy_qlora.factory import DEFAULTS
 from spacy_qlora.optimizer import make_adamw
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "config.md").read_text(encoding="utf8")
 
 

@@ -1,0 +1,161 @@
+"""Every block of code in README and docs/ runs, page by page, in a copy of the project with a tiny base."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confection import Config
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# What a block prints is compared where a block of this kind follows it.
+OUTPUT = "text"
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+TESTS = "python -m pytest"  # README's second block: .ci/run runs it
+
+
+@dataclass(frozen=True)
+class Block:
+    kind: str
+    code: str
+    line: int
+    output: str | None = None
+
+
+def read_blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf8")
+    blocks: list[Block] = []
+    for match in BLOCK.finditer(text):
+        kind, code = match.groups()
+        if kind == OUTPUT:
+            last = blocks.pop()
+            blocks.append(Block(last.kind, last.code, last.line, code))
+        else:
+            blocks.append(Block(kind, code, text.count("\n", 0, match.start()) + 2))
+    return blocks
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_names_its_kind(page: Path) -> None:
+    assert {block.kind for block in read_blocks(page)} <= {"python", "bash", "json", "ini"}
+
+
+def with_shell(slow: bool) -> list[Path]:
+    """The pages on which something is run from the shell, or those on which nothing is."""
+    return [page for page in PAGES if any(block.kind == "bash" for block in read_blocks(page)) == slow]
+
+
+@pytest.mark.parametrize("page", with_shell(False), ids=lambda page: page.stem)
+def test_blocks(page: Path, project: Path) -> None:
+    run_page(page, project)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", with_shell(True), ids=lambda page: page.stem)
+def test_blocks_with_commands(page: Path, project: Path) -> None:
+    run_page(page, project)
+
+
+def run_page(page: Path, project: Path) -> None:
+    names: dict[str, Any] = {}
+    for block in read_blocks(page):
+        place = f"{page.relative_to(ROOT)}:{block.line}"
+        printed = {"python": run_python, "bash": run_bash, "json": read_json, "ini": read_config}[block.kind](
+            block, place, names
+        )
+        if block.output is not None:
+            assert printed == block.output, place
+
+
+def run_python(block: Block, place: str, names: dict[str, Any]) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile("\n" * (block.line - 1) + block.code, place, "exec"), names)
+    return printed.getvalue()
+
+
+def run_bash(block: Block, place: str, names: dict[str, Any]) -> str:
+    if TESTS in block.code:
+        return ""
+    done = subprocess.run(["bash", "-e"], input=block.code, capture_output=True, text=True)
+    assert done.returncode == 0, f"{place}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def read_json(block: Block, place: str, names: dict[str, Any]) -> str:
+    assert json.loads(block.code), place
+    return ""
+
+
+def read_config(block: Block, place: str, names: dict[str, Any]) -> str:
+    assert Config().from_str(block.code, interpolate=False), place
+    return ""
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, checkpoint: Path, trained: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A copy of the project after its main job, so to speak: small data, a tiny base, a pipeline that learned a few texts."""
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "results")
+    folder = shutil.copytree(ROOT, tmp_path / "project", ignore=ignored)
+    shutil.copytree(trained, folder / "training" / "model-best")
+    shutil.copytree(base, folder / "assets" / "base")
+    monkeypatch.chdir(folder)
+    make_corpora(folder)
+    shrink(folder, checkpoint)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    monkeypatch.setenv("HF_HUB_CACHE", str(hub_cache(tmp_path / "hub", checkpoint)))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("SPACY_QLORA_CACHE", str(tmp_path / "cache"))
+    # The environment is there already: pip shows that it would install, without the network.
+    for name in ("DRY_RUN", "NO_DEPS", "NO_BUILD_ISOLATION", "NO_INDEX", "DISABLE_PIP_VERSION_CHECK"):
+        monkeypatch.setenv(f"PIP_{name}", "1")
+    yield folder
+
+
+def make_corpora(folder: Path) -> None:
+    """notes.json as a user has it; corpus/ as converted from it; BC5CDR's files, in its columns."""
+    spacy = [sys.executable, "-m", "spacy", "qlora"]
+    subprocess.run([sys.executable, "scripts/make_corpus.py", "assets/demo", "--sentences", "60"], check=True)
+    shutil.copy(folder / "assets" / "demo" / "train.json", folder / "notes.json")
+    splits = [part for name in ("train", "dev", "test") for part in (f"--{name}", f"assets/demo/{name}.json")]
+    subprocess.run([*spacy, "convert", *splits, "corpus"], check=True)
+    (folder / "assets" / "bc5cdr").mkdir()
+    for source, name in (("train", "train"), ("dev", "devel"), ("test", "test")):
+        records = json.loads((folder / "assets" / "demo" / f"{source}.json").read_text(encoding="utf8"))
+        rows = [[f"{label['word']}\t{label['entity']}\n" for label in record["labels"]] for record in records]
+        text = "\n".join("".join(lines) for lines in rows)
+        (folder / "assets" / "bc5cdr" / f"{name}.tsv").write_text(text, encoding="utf8")
+
+
+def shrink(folder: Path, checkpoint: Path) -> None:
+    """Makes the project's own runs short: its default base, its made-up corpus, its epochs; no download."""
+    path = folder / "project.yml"
+    text = path.read_text(encoding="utf8").replace("base: smollm2-135m", f"base: {checkpoint}")
+    text = re.sub(r"sentences: \d+", "sentences: 60", text)
+    text = re.sub(r"url: https.*/(\w+.tsv)\n    checksum: .*\n", rf"url: file://{folder}/assets/bc5cdr/\1\n", text)
+    path.write_text(text, encoding="utf8")
+    for config in (folder / "configs").glob("*.cfg"):
+        settings = config.read_text(encoding="utf8")
+        config.write_text(re.sub(r"max_epochs = \d+", "max_epochs = 1", settings), encoding="utf8")
+
+
+def hub_cache(folder: Path, checkpoint: Path) -> Path:
+    """The hub's cache with the tiny checkpoint under the name of a large one."""
+    model, commit = folder / "models--mistralai--Mistral-7B-v0.3", "0" * 40
+    shutil.copytree(checkpoint, model / "snapshots" / commit)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(commit)
+    return folder
