@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,10 +103,8 @@ def read_config(block: Block, place: str, names: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def project(
-    tmp_path: Path, checkpoint: Path, trained: Path, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
-    """A copy of the project after its main job, so to speak: small data, a tiny base, a pipeline that learned a few texts."""
+def project(tmp_path: Path, checkpoint: Path, trained: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project as after its main job: small data, a tiny base, a pipeline that learned a few texts."""
     ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "results")
     folder = shutil.copytree(ROOT, tmp_path / "project", ignore=ignored)
     shutil.copytree(trained, folder / "training" / "model-best")
@@ -122,7 +119,7 @@ def project(
     # The environment is there already: pip shows that it would install, without the network.
     for name in ("DRY_RUN", "NO_DEPS", "NO_BUILD_ISOLATION", "NO_INDEX", "DISABLE_PIP_VERSION_CHECK"):
         monkeypatch.setenv(f"PIP_{name}", "1")
-    yield folder
+    return folder
 
 
 def make_corpora(folder: Path) -> None:
