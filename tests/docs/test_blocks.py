@@ -117,8 +117,9 @@ def project(tmp_path: Path, checkpoint: Path, trained: Path, base: Path, monkeyp
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("SPACY_QLORA_CACHE", str(tmp_path / "cache"))
     # The environment is there already: pip shows that it would install, without the network.
-    for name in ("DRY_RUN", "NO_DEPS", "NO_BUILD_ISOLATION", "NO_INDEX", "DISABLE_PIP_VERSION_CHECK"):
+    for name in ("DRY_RUN", "NO_DEPS", "NO_INDEX", "DISABLE_PIP_VERSION_CHECK"):
         monkeypatch.setenv(f"PIP_{name}", "1")
+    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "0")  # pip takes the value for that of build isolation
     return folder
 
 
