@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -411,7 +412,11 @@ def test_copies_are_independent(learned: Language, duplicate: Any, opened: bool)
 
 
 @pytest.mark.parametrize("opened", [True, False], ids=["base opened before", "base opened by the workers"])
-def test_two_processes_find_the_same(learned: Language, opened: bool) -> None:
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_two_processes_find_the_same(
+    learned: Language, opened: bool, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spacy.language.mp", multiprocessing.get_context(method))
     if opened:
         learned(TEXTS[0])
     found = list(learned.pipe(TEXTS * 2, n_process=2, batch_size=3))
