@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,9 @@ import torch
 from spacy.tokens import Doc
 from spacy_transformers.data_classes import FullTransformerBatch
 from thinc.api import Model, Optimizer, Shim, get_torch_default_device
-from transformers.file_utils import ModelOutput
+from tokenizers import Encoding
+from torch import Tensor
+from transformers.utils import ModelOutput
 
 from spacy_qlora.bridge.adapted import AdaptedEncoder, TransformerSettings
 from spacy_qlora.bridge.pieces import lay_out
@@ -27,21 +29,21 @@ class QLoRATransformer(Model[list[Doc], FullTransformerBatch]):
     """
 
     def __init__(self, settings: TransformerSettings) -> None:
-        self.adapter = AdapterShim(AdaptedEncoder("transformer", settings))
-        super().__init__("qlora-transformer", forward, init=init, dims={"nO": None}, shims=[self.adapter])
+        self.shim = AdapterShim(AdaptedEncoder("transformer", settings))
+        super().__init__("qlora-transformer", forward, init=init, dims={"nO": None}, shims=[self.shim])
 
     def to_bytes(self) -> bytes:
-        return to_bytes(self.adapter.adapted, self.maybe_get_dim("nO"))
+        return to_bytes(self.shim.adapted, self.maybe_get_dim("nO"))
 
     def from_bytes(self, bytes_data: bytes) -> QLoRATransformer:
         """Raises InputError where the data is not what `to_bytes` gave."""
-        self.adapter.adapted, width = from_bytes(self.adapter.adapted, bytes_data)
+        self.shim.adapted, width = from_bytes(self.shim.adapted, bytes_data)
         if width is not None:
             self.set_dim("nO", width)
         return self
 
     def copy(self) -> QLoRATransformer:
-        """spaCy copies a transformer to put it into its listeners, by `replace_listeners`; Raises RunError."""
+        """spaCy would put copies in the place of listeners, by `replace_listeners`. Raises RunError."""
         raise RunError("Q701")
 
 
@@ -55,15 +57,20 @@ class AdapterShim(Shim):
         self._awaited = False  # whether states were given out whose gradients have not come back
         self._due: Optimizer | None = None  # of a step that has to wait for them
 
-    def give(self) -> None:
-        """To be called before states are given out for training."""
-        self._awaited, self._due = True, None
+    def read(self, encodings: Sequence[Encoding], train: bool) -> tuple[Tensor, Callable[[Tensor], None] | None]:
+        """As `AdaptedEncoder.read`."""
+        if train:
+            self._awaited, self._due = True, None
+        states, backward = self.adapted.read(encodings, train)
 
-    def take(self) -> None:
-        """To be called when their gradients have been added up."""
-        self._awaited = False
-        if self._due is not None:
-            self.finish_update(self._due)
+        def take(gradient: Tensor) -> None:
+            assert backward is not None
+            backward(gradient)
+            self._awaited = False
+            if self._due is not None:
+                self.finish_update(self._due)
+
+        return states, take if train else None
 
     def finish_update(self, optimizer: Optimizer) -> None:
         """Applies the gradients added up since the last step.
@@ -95,20 +102,18 @@ class AdapterShim(Shim):
 
 def init(model: QLoRATransformer, X: object = None, Y: object = None) -> None:
     """Takes the seed and the width; weights come into being when they are first needed."""
-    settings = model.adapter.adapted.settings
-    model.adapter.adapted = AdaptedEncoder("transformer", settings, torch.initial_seed() % 2**31)
+    settings = model.shim.adapted.settings
+    model.shim.adapted = AdaptedEncoder("transformer", settings, torch.initial_seed() % 2**31)
     model.set_dim("nO", read_shape(settings.base).hidden)
 
 
 def forward(
     model: QLoRATransformer, docs: list[Doc], is_train: bool
 ) -> tuple[FullTransformerBatch, Callable[[FullTransformerBatch], list[Doc]]]:
-    read, adapter = [doc for doc in docs if len(doc)], model.adapter
-    encodings = adapter.adapted.encode(read)
-    if is_train:
-        adapter.give()
-    states, backward = adapter.adapted.read(encodings, is_train)
-    wordpieces, align = lay_out(read, encodings)
+    read = [doc for doc in docs if len(doc)]
+    encodings = model.shim.adapted.encode(read)
+    states, backward = model.shim.read(encodings, is_train)
+    wordpieces, align = lay_out(read, encodings, states.shape[1])
     batch = FullTransformerBatch(
         spans=[[doc[:]] if len(doc) else [] for doc in docs],
         wordpieces=wordpieces,
@@ -120,7 +125,6 @@ def forward(
         assert backward is not None
         gradient: Any = gradients.tensors[0]
         backward(gradient.cpu())
-        adapter.take()
         return docs
 
     return batch, backprop

@@ -14,13 +14,12 @@ from tokenizers import Encoding
 from spacy_qlora.text.alignment import token_pieces
 
 
-def lay_out(docs: Sequence[Doc], encodings: Sequence[Encoding]) -> tuple[WordpieceBatch, Ragged]:
-    """The pieces of each doc as a row, padded to the longest, and by the tokens of all docs, which of them are theirs.
+def lay_out(docs: Sequence[Doc], encodings: Sequence[Encoding], width: int) -> tuple[WordpieceBatch, Ragged]:
+    """The pieces of each doc as a row, padded to `width`, and for each token of all docs, which of them are its own.
 
-    docs: With tokens. RETURNS: The rows, and numbers of pieces, counted through all rows with their padding.
+    docs: At least one.  RETURNS: The rows, and numbers of pieces, counted through all rows with their padding.
     """
     lengths = [len(encoding) for encoding in encodings]
-    width = max(1, *lengths)
     ids: Any = np.zeros((len(docs), width), dtype=np.int64)  # Any: thinc has types of its own for arrays
     mask: Any = np.zeros((len(docs), width), dtype=np.float32)
     for i, encoding in enumerate(encodings):

@@ -26,7 +26,7 @@ def test_every_setting_reaches_its_place() -> None:
         "adapted_layers": 1, "bidirectional_from": None, "compute_dtype": "float32", "device": "cpu",
         "max_pieces": 64, "overlap": 8, "batch_pieces": 128, "checkpointing": True,
     }  # fmt: skip
-    settings = make_qlora_transformer(**given).adapter.adapted.settings
+    settings = make_qlora_transformer(**given).shim.adapted.settings
     classifier, lora = settings.classifier, settings.classifier.lora
     found = {**vars(settings), **vars(classifier), **vars(lora), "target_modules": list(lora.target_modules)}
     assert {name: found[name] for name in given} == given

@@ -22,7 +22,7 @@ pytest.importorskip("spacy_transformers")
 
 def set_adapter(nlp: Language) -> dict[str, Tensor]:
     """Takes the adapter away from zero. RETURNS: Its weights by peft's names."""
-    encoder = nlp.get_pipe("transformer").model.adapter.adapted.encoder
+    encoder = nlp.get_pipe("transformer").model.shim.adapted.encoder
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in encoder.adapter.items():
@@ -42,7 +42,7 @@ def through_a_listener(nlp: Language, weights: list[np.ndarray]) -> float:
 
 def by_autograd(nlp: Language, weights: list[np.ndarray], base: Path, folder: Path) -> tuple[float, dict[str, Tensor]]:
     """The same, text by text, with the mean over a token's pieces taken by definition."""
-    adapted = nlp.get_pipe("transformer").model.adapter.adapted
+    adapted = nlp.get_pipe("transformer").model.shim.adapted
     save_adapter(folder, adapted.settings.classifier, adapted.trained[0], adapted.trained_on)
     model = PeftModel.from_pretrained(stock_4bit(base), folder, is_trainable=True)
     loss = torch.zeros(())
@@ -121,5 +121,5 @@ def test_a_listener_with_a_factor_of_zero_leaves_the_adapter_as_it_is(make: Make
     before = {name: weight.detach().clone() for name, weight in set_adapter(nlp).items()}
     optimizer.L2 = 0.0
     nlp.update(examples(nlp), sgd=optimizer)
-    after = nlp.get_pipe("transformer").model.adapter.adapted.encoder.adapter
+    after = nlp.get_pipe("transformer").model.shim.adapted.encoder.adapter
     assert all(torch.equal(before[name], weight) for name, weight in after.items())

@@ -26,7 +26,7 @@ import torch
 from spacy_transformers.align import apply_alignment
 from spacy_transformers.data_classes import FullTransformerBatch
 from thinc.api import NumpyOps
-from transformers.file_utils import ModelOutput
+from transformers.utils import ModelOutput
 
 from spacy_qlora.bridge.pieces import lay_out
 
@@ -44,7 +44,7 @@ def test_each_token_gets_the_rows_of_its_pieces_and_no_other(tokenizer: Tokenize
     encodings = encode_docs(tokenizer, read)
     if not read:
         return
-    wordpieces, align = lay_out(read, encodings)
+    wordpieces, align = lay_out(read, encodings, max(map(len, encodings)) + 2)
     states = torch.zeros(*wordpieces.input_ids.shape, 2)
     states[..., 0], states[..., 1] = torch.arange(len(states))[:, None], torch.arange(states.shape[1])
     spans = [[doc[:]] if len(doc) else [] for doc in batch]
@@ -69,7 +69,7 @@ def test_the_blank_before_a_word_is_not_the_neighbours() -> None:
     """spacy-transformers' own aligner gives each word the next word's first piece too."""
     doc = ENGLISH("denies chest pain.")
     [encoding] = encode_docs(unigram(), [doc])
-    _, align = lay_out([doc], [encoding])
+    _, align = lay_out([doc], [encoding], len(encoding))
     per_token = np.split(align.dataXd, np.cumsum(align.lengths)[:-1])
     assert [[encoding.tokens[piece] for piece in pieces] for pieces in per_token] == [
         ["▁", *"denies"],

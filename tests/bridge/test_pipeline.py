@@ -70,7 +70,7 @@ def test_batches_and_company_change_no_state(make: Make) -> None:
     nlp = make()
     nlp.initialize(lambda: examples(nlp))
     for batch_pieces in (1, 20, 2048):
-        object.__setattr__(model_of(nlp).adapter.adapted.settings, "batch_pieces", batch_pieces)
+        object.__setattr__(model_of(nlp).shim.adapted.settings, "batch_pieces", batch_pieces)
         for doc in nlp.pipe(TEXTS, batch_size=3):
             alone, data = states(nlp, doc.text), doc._.trf_data
             count = data.wordpieces.lengths[0]
@@ -132,7 +132,7 @@ def test_a_step_waits_for_the_listeners_and_takes_their_gradients(make: Make) ->
             if not at_once:
                 for _, pipe in nlp.pipeline:
                     pipe.finish_update(optimizer)
-        found.append(model_of(nlp).adapter.adapted.encoder.trained()[0])
+        found.append(model_of(nlp).shim.adapted.encoder.trained()[0])
     assert any(weight.any() for name, weight in found[0].items() if "lora_B" in name)
     for name, weight in found[0].items():
         torch.testing.assert_close(found[1][name], weight)
@@ -143,13 +143,13 @@ def test_an_optimizers_averages(make: Make) -> None:
     nlp.initialize(lambda: examples(nlp))
     for _ in range(3):
         nlp.update(examples(nlp), sgd=optimizer)
-    before = model_of(nlp).adapter.adapted.encoder.trained()[0]
+    before = model_of(nlp).shim.adapted.encoder.trained()[0]
     assert optimizer.averages is not None
     with nlp.use_params(optimizer.averages):
-        within = model_of(nlp).adapter.adapted.encoder.trained()[0]
+        within = model_of(nlp).shim.adapted.encoder.trained()[0]
     for name, weight in before.items():
-        assert torch.equal(model_of(nlp).adapter.adapted.encoder.adapter[name], weight)
-        average = optimizer.averages[model_of(nlp).adapter.id, name]
+        assert torch.equal(model_of(nlp).shim.adapted.encoder.adapter[name], weight)
+        average = optimizer.averages[model_of(nlp).shim.id, name]
         assert torch.equal(within[name], torch.from_numpy(average))
         assert not torch.equal(within[name], weight)
 
@@ -157,7 +157,7 @@ def test_an_optimizers_averages(make: Make) -> None:
 def test_a_frozen_transformer_serves_from_the_docs(make: Make) -> None:
     nlp, optimizer = make(), adamw(learn_rate=1e-2)
     nlp.initialize(lambda: examples(nlp))
-    before = model_of(nlp).adapter.adapted.encoder.trained()[0]
+    before = model_of(nlp).shim.adapted.encoder.trained()[0]
     losses: list[float] = []
     for _ in range(5):
         given = examples(nlp)
@@ -165,7 +165,7 @@ def test_a_frozen_transformer_serves_from_the_docs(make: Make) -> None:
             example.predicted = nlp.get_pipe("transformer")(example.predicted)
         losses.append(nlp.update(given, sgd=optimizer, exclude=["transformer"])["tagger"])
     assert losses[-1] < losses[0]
-    after = model_of(nlp).adapter.adapted.encoder.adapter
+    after = model_of(nlp).shim.adapted.encoder.adapter
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
 
@@ -179,7 +179,7 @@ def test_the_base_is_one_with_that_of_qlora_ner(make: Make, trained: Path) -> No
     doc = nlp("History of asthma.")
     assert [ent.text for ent in doc.ents] == ["asthma"]
     assert doc[0].tag_
-    assert nlp.get_pipe("qlora_ner").model.classifier.base is model_of(nlp).adapter.adapted.encoder.base
+    assert nlp.get_pipe("qlora_ner").model.classifier.base is model_of(nlp).shim.adapted.encoder.base
 
 
 def test_a_listener_that_joins_a_loaded_pipeline(make: Make, tmp_path: Path) -> None:

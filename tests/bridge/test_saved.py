@@ -48,7 +48,7 @@ def found(nlp: Language) -> list[tuple[list[str], list[float]]]:
 def test_the_adapter_is_a_safetensors_file_with_json_in_its_header(learned: Path, base: Path) -> None:
     assert {path.name for path in (learned / "transformer").iterdir()} == {"cfg", "model"}
     tensors, fields = load_file(learned / MODEL), read_fields((learned / MODEL).read_bytes())
-    encoder = model_of(spacy.load(learned)).adapter.adapted.encoder
+    encoder = model_of(spacy.load(learned)).shim.adapted.encoder
     assert tensors.keys() == encoder.adapter.keys()
     assert all(name.startswith("base_model.model.layers.") for name in tensors)
     assert all(torch.equal(tensors[name], weight) for name, weight in encoder.adapter.items())
@@ -68,11 +68,9 @@ def test_a_loaded_pipeline_finds_the_same(learned: Path, tmp_path: Path) -> None
 
 def test_it_loads_saves_and_learns_on(learned: Path, tmp_path: Path) -> None:
     nlp = spacy.load(learned)
-    before = model_of(nlp).adapter.adapted.encoder.trained()[0]
+    before = model_of(nlp).shim.adapted.encoder.trained()[0]
     nlp.update(examples(nlp), sgd=nlp.resume_training())
-    assert any(
-        not torch.equal(before[name], weight) for name, weight in model_of(nlp).adapter.adapted.trained[0].items()
-    )
+    assert any(not torch.equal(before[name], weight) for name, weight in model_of(nlp).shim.adapted.trained[0].items())
 
 
 def test_an_initialised_pipeline_keeps_its_first_weights(make: Make, tmp_path: Path) -> None:
@@ -80,14 +78,14 @@ def test_an_initialised_pipeline_keeps_its_first_weights(make: Make, tmp_path: P
     nlp.initialize(lambda: examples(nlp))
     nlp.to_disk(tmp_path)
     assert load_file(tmp_path / MODEL) == {}
-    one, other = (model_of(pipeline).adapter.adapted.encoder.adapter for pipeline in (nlp, spacy.load(tmp_path)))
+    one, other = (model_of(pipeline).shim.adapted.encoder.adapter for pipeline in (nlp, spacy.load(tmp_path)))
     assert all(torch.equal(weight, other[name]) for name, weight in one.items())
 
 
 def test_settings_of_the_run_change_and_those_of_the_weights_do_not(learned: Path) -> None:
     changes = {"batch_pieces": 64, "max_pieces": 32, "r": 2, "dropout": 0.5}
     nlp = spacy.load(learned, config={f"components.transformer.model.{name}": value for name, value in changes.items()})
-    settings = model_of(nlp).adapter.adapted.settings
+    settings = model_of(nlp).shim.adapted.settings
     assert (settings.batch_pieces, settings.max_pieces) == (64, 32)
     assert (settings.classifier.lora.r, settings.classifier.lora.dropout) == (4, 0.0)
     for (tags, states), (same, close) in zip(found(nlp), found(spacy.load(learned)), strict=True):
