@@ -1,6 +1,6 @@
 """Writes docs/reference.md: every command with its options, every registered name, every error.
 
-    python scripts/reference.py
+python scripts/reference.py
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Made from the code by `python scripts/reference.py`. The settings have [a page o
 
 ## Commands
 
-Every command has `--help`. Exit codes: 0 for done, 1 for wrong input or a failed check, 2 for wrong usage. `train` ends with 130
-after Ctrl-C, and with 0 after a SIGTERM that left it time to save its state.
+Every command has `--help`. Exit codes: 0 for done, 1 for wrong input or a failed check, 2 for wrong usage. `train` ends
+with 130 after Ctrl-C, and with 0 after a SIGTERM that left it time to save its state.
 """
 NAMES = """## Names
 
@@ -36,8 +36,9 @@ What spaCy finds by entry points, once the package is installed. A name that is 
 """
 ERRORS = """## Errors
 
-An error is one line, with a code that never changes its meaning. In Python it is an `InputError` (a `ValueError`) where the input is wrong,
-or a `RunError` (a `RuntimeError`) where a run cannot go on; `error.code` is the code. In braces: what the message names.
+An error is one line, with a code that never changes its meaning. In Python it is an `InputError` (a `ValueError`) where
+the input is wrong, or a `RunError` (a `RuntimeError`) where a run cannot go on; `error.code` is the code. In braces:
+what the message names.
 
 | code | message |
 |---|---|

@@ -4,7 +4,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +19,11 @@ from spacy.vocab import Vocab
 from spacy_qlora import saved
 from spacy_qlora.errors import InputError
 from spacy_qlora.model import NERModel
+from spacy_qlora.optimizer import Stepper
 from spacy_qlora.settings import NERSettings
 from spacy_qlora.text.ents import set_ents
 from spacy_qlora.text.gold import gold_tags
 from spacy_qlora.text.spans import ScoredSpan
-
-if TYPE_CHECKING:
-    from spacy_qlora.engine.optimizer import AdapterOptimizer
 
 
 class QLoRANER(Pipe):
@@ -46,7 +44,7 @@ class QLoRANER(Pipe):
 
     def _forget_steps(self) -> None:
         self._words = 0  # over which losses were summed since the last step
-        self._optimizer: tuple[Any, AdapterOptimizer] | None = None  # and what it was made from
+        self._stepper = Stepper()
 
     @property
     def settings(self) -> NERSettings:
@@ -149,18 +147,9 @@ class QLoRANER(Pipe):
 
     def finish_update(self, sgd: Any) -> None:
         """Applies the gradients added up since the last step, by `spacy-qlora.AdamW.v1` or any optimizer of thinc."""
-        from spacy_qlora.engine.optimizer import AdapterOptimizer
-        from spacy_qlora.optimizer import AdamW, apply_thinc
-
-        if not self._words:
-            return
-        if isinstance(sgd, AdamW):
-            if self._optimizer is None or self._optimizer[0] is not sgd:
-                self._optimizer = sgd, AdapterOptimizer(self.model.classifier, sgd.settings, sgd.total_steps)
-            self._optimizer[1].step(self._words)
-        else:
-            apply_thinc(sgd, self.name, self.model.classifier, self._words)
-        self._words = 0
+        if self._words:
+            self._stepper.step(sgd, self.name, self.model.classifier, self._words)
+            self._words = 0
 
     def training_windows(self, examples: Iterable[Example]) -> list:
         """RETURNS (List[Window]): What the engine's loop trains on; read in parts, so few docs are held at once."""
@@ -196,6 +185,3 @@ class QLoRANER(Pipe):
         self.model = saved.from_disk(self.model, Path(path))
         self._forget_steps()
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_optimizer": None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from spacy.util import registry
@@ -11,13 +11,14 @@ from thinc.api import Optimizer
 from spacy_qlora.engine.settings import OptimizerSettings
 
 if TYPE_CHECKING:
-    from spacy_qlora.engine.classifier import TokenClassifier
+    from spacy_qlora.engine.encoder import Encoder
+    from spacy_qlora.engine.optimizer import AdapterOptimizer
 
 
 class AdamW(Optimizer):
     """Settings of the adapter's own optimizer. Other components of the pipeline get thinc's Adam with decoupled decay.
 
-    settings (OptimizerSettings): For `qlora_ner`.
+    settings (OptimizerSettings): For `qlora_ner`, and the adapter of a transformer.
     total_steps (int): Of the run, for warmup and decay; 0 if not known.
     """
 
@@ -52,13 +53,38 @@ def make_adamw(
     return AdamW(settings, total_steps, learn_rate)
 
 
+class Stepper:
+    """Applies gradients by the optimizer that `spacy train` hands over, whichever it is."""
+
+    def __init__(self) -> None:
+        self._made: tuple[AdamW, AdapterOptimizer] | None = None  # and what it was made from
+
+    def step(self, sgd: Optimizer, key: object, encoder: Encoder, words: int = 1) -> None:
+        """Applies the gradients added up since the last step, and clears them.
+
+        sgd: `spacy-qlora.AdamW.v1` or any optimizer of thinc.  key: The component's, for the optimizer's own keys.
+        words: Over how many words the losses were summed.
+        """
+        from spacy_qlora.engine.optimizer import AdapterOptimizer
+
+        if not isinstance(sgd, AdamW):
+            apply_thinc(sgd, key, encoder, words)
+            return
+        if self._made is None or self._made[0] is not sgd:
+            self._made = sgd, AdapterOptimizer(encoder, sgd.settings, sgd.total_steps)
+        self._made[1].step(words)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_made": None}
+
+
 @torch.no_grad()
-def apply_thinc(sgd: Optimizer, name: str, classifier: TokenClassifier, words: int) -> None:
-    """One step of any thinc optimizer on the adapter and the head, through NumPy, and the gradients cleared.
+def apply_thinc(sgd: Optimizer, name: object, encoder: Encoder, words: int) -> None:
+    """One step of any thinc optimizer on what is trained, through NumPy, and the gradients cleared.
 
     name: The component's, for the optimizer's keys.  words: Over how many words the losses were summed.
     """
-    for key, parameter in classifier.named_trained():
+    for key, parameter in encoder.named_trained():
         if parameter.grad is not None:
             gradient = (parameter.grad / words).cpu().numpy()
             new, _ = sgd((name, key), parameter.cpu().numpy(), gradient)  # type: ignore[arg-type]

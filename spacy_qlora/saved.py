@@ -12,12 +12,13 @@ from typing import Any
 import srsly
 from safetensors.torch import load, load_file, save
 
+from spacy_qlora.adapted import Tensors
 from spacy_qlora.engine.files import save_tensors
 from spacy_qlora.engine.info import INFO, BaseInfo
 from spacy_qlora.engine.settings import ClassifierSettings, LoRASettings
 from spacy_qlora.engine.tokenizer import make_tokenizer
 from spacy_qlora.errors import InputError, QLoRAError
-from spacy_qlora.model import NERModel, Tensors
+from spacy_qlora.model import NERModel
 
 CFG, TOKENIZER, HEAD, ADAPTER, BASE = "cfg", "tokenizer.json", "head.safetensors", "adapter", "base"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -130,20 +131,25 @@ def _restore(model: NERModel, fields: dict[str, Any], **parts: Any) -> NERModel:
         raise ValueError("labels")
     if len(set(labels)) < len(labels) or not (math.isfinite(temperature) and temperature > 0):
         raise ValueError("labels or temperature")
-    shape = dict(fields["classifier"])
-    lora = {**shape.pop("lora")}
-    lora["target_modules"] = tuple(lora["target_modules"])
-    settings = replace(model.settings, classifier=ClassifierSettings(lora=LoRASettings(**lora), **shape))
+    settings = replace(model.settings, classifier=read_classifier(fields["classifier"]))
     if "trained_on" in parts:
         parts["trained_on"] = BaseInfo(**parts["trained_on"])
     if "trained" in parts:
         adapter, head = parts["trained"]
-        _require_sizes(adapter, head, settings.classifier.lora.r, len(labels))
+        require_rank(adapter, settings.classifier.lora.r)
+        if head["weight"].shape[0] != 2 * len(labels) + 1:
+            raise ValueError("sizes")
     return NERModel(model.name, settings, tuple(labels), int(fields["seed"]), temperature=temperature, **parts)
 
 
-def _require_sizes(adapter: Tensors, head: Tensors, r: int, labels: int) -> None:
+def read_classifier(fields: dict[str, Any]) -> ClassifierSettings:
+    """fields: What `asdict` made of the settings, back from JSON."""
+    lora = {**fields["lora"], "target_modules": tuple(fields["lora"]["target_modules"])}
+    return ClassifierSettings(**{**fields, "lora": LoRASettings(**lora)})
+
+
+def require_rank(adapter: Tensors, r: int) -> None:
     """Raises ValueError where the weights are not those that cfg tells of; before any memory is taken by its word."""
     downs = [tensor for name, tensor in adapter.items() if ".lora_A." in name]
-    if not downs or any(tensor.shape[:1] != (r,) for tensor in downs) or head["weight"].shape[0] != 2 * labels + 1:
+    if not downs or any(tensor.shape[:1] != (r,) for tensor in downs):
         raise ValueError("sizes")

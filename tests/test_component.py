@@ -427,7 +427,7 @@ def test_two_processes_find_the_same(
 def test_a_worker_is_refused_the_gpu(learned: Language, monkeypatch: pytest.MonkeyPatch) -> None:
     model = component(learned).model
     monkeypatch.setattr(model, "_process", -1)  # as if it had been copied into another process
-    monkeypatch.setattr("spacy_qlora.model.find_device", lambda setting: torch.device("cuda"))
+    monkeypatch.setattr("spacy_qlora.adapted.find_device", lambda setting: torch.device("cuda"))
     with pytest.raises(RunError, match=r"Q307.*n_process=1"):
         learned(TEXTS[0])
 

@@ -10,17 +10,22 @@ NAMES = {
     "spacy_factories": {"qlora_ner"},
     "spacy_tokenizers": {"spacy-qlora.FineTokenizer.v1"},
     "thinc_optimizers": {"spacy-qlora.AdamW.v1"},
+    "spacy_architectures": {"spacy-qlora.QLoRATransformer.v1"},
     "spacy_cli": {"qlora"},
 }
 COMMANDS = ["base", "calibrate", "convert", "evaluate", "plan", "train"]
 LOOKUP = """
 import sys
+import spacy_qlora.bridge.architecture
+heavy = {"peft", "transformers", "spacy_transformers"} & sys.modules.keys()
+assert not heavy, heavy  # until the architecture is made
 import spacy
 nlp = spacy.blank("en")
 assert nlp.has_factory("qlora_ner")
 heavy = {"bitsandbytes", "datasets", "spacy_qlora.component", "spacy_qlora.engine.base"} & sys.modules.keys()
 assert not heavy, heavy  # spacy.blank stays as fast as it was
 assert spacy.registry.has("tokenizers", "spacy-qlora.FineTokenizer.v1")
+assert spacy.registry.has("architectures", "spacy-qlora.QLoRATransformer.v1")
 assert spacy.registry.get("optimizers", "spacy-qlora.AdamW.v1")().total_steps == 0
 from spacy.cli._util import app
 from typer.main import get_command

@@ -9,30 +9,28 @@ from bitsandbytes.optim import AdamW8bit
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 
-from spacy_qlora.engine.classifier import TokenClassifier
+from spacy_qlora.engine.encoder import Encoder
 from spacy_qlora.engine.settings import OptimizerSettings
 from spacy_qlora.errors import RunError
 
 
 class AdapterOptimizer:
-    """The optimizer of one classifier.
+    """The optimizer of one adapter and its head, if it has one.
 
     total (int): Steps of the whole run, for warmup and decay; 0 if not known.
     eight_bit (bool): Keep the moments of all but small parameters in 8 bits, by bitsandbytes.
     """
 
-    def __init__(
-        self, classifier: TokenClassifier, settings: OptimizerSettings, total: int, eight_bit: bool = False
-    ) -> None:
+    def __init__(self, encoder: Encoder, settings: OptimizerSettings, total: int, eight_bit: bool = False) -> None:
         self.settings = settings
-        adapter, head = list(classifier.adapter.values()), list(classifier.head.parameters())
+        adapter, head = list(encoder.adapter.values()), list(encoder.head.parameters())
         self.parameters = [*adapter, *head]
         groups = [{"params": adapter, "lr": settings.adapter_lr}, {"params": head, "lr": settings.head_lr}]
         self.adamw: torch.optim.Optimizer
         if eight_bit:
             self.adamw = AdamW8bit(groups, weight_decay=settings.weight_decay)
         else:
-            fused = classifier.device.type == "cpu"  # elsewhere PyTorch chooses well
+            fused = encoder.device.type == "cpu"  # elsewhere PyTorch chooses well
             self.adamw = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=fused or None)
         self.schedule = LambdaLR(self.adamw, lambda step: settings.factor(step, total))
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from spacy_qlora.engine import embedded
-from spacy_qlora.engine.base import CONFIG, TOKENIZER
+from spacy_qlora.engine.base import CONFIG, TOKENIZER, read_config
 from spacy_qlora.engine.info import INFO, BaseInfo
+from spacy_qlora.engine.memory import Shape
 from spacy_qlora.engine.quantize import save_base
 from spacy_qlora.engine.tokenizer import make_tokenizer
 from spacy_qlora.errors import InputError
@@ -72,6 +73,15 @@ def find_config(setting: str) -> Path:
         return find_base(setting, None, None) / CONFIG
     with _hub_errors(setting):
         return Path(hf_hub_download(setting, CONFIG))
+
+
+def read_shape(setting: str) -> Shape:
+    """Raises InputError where the base has no config.json of a Mistral."""
+    path = find_config(setting)
+    try:
+        return Shape.of(read_config(json.loads(path.read_text(encoding="utf8"))))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError("Q212", path=path.parent) from error
 
 
 @contextmanager

@@ -20,24 +20,37 @@ def encode_docs(tokenizer: Tokenizer, docs: Sequence[Doc]) -> list[Encoding]:
     return tokenizer.encode_batch([doc.text for doc in docs], add_special_tokens=False)
 
 
+def token_pieces(doc: Doc, offsets: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pieces of each token: those that overlap its non-blank characters.
+
+    The blank that a piece carries before or after its word makes it no part of the neighbour, and pieces that share a
+    character all belong to that character's token.
+
+    offsets: (first character, character behind the last) of each piece in `doc.text`, in order.
+    RETURNS: Piece numbers, token after token and rising in each, and [tokens] how many each has; blanks have none.
+    """
+    text, count = doc.text, max(len(offsets), 1)
+    starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
+    widths = ends - starts
+    pieces = np.repeat(np.arange(len(widths)), widths)  # of each character that a piece covers, piece after piece
+    chars = np.arange(len(pieces)) + np.repeat(starts - (np.cumsum(widths) - widths), widths)
+    edges = np.append(doc.to_array("IDX").astype(np.int64), len(text)) if len(doc) else np.zeros(1, dtype=np.int64)
+    # The blank behind a token is counted with it, which changes nothing: it belongs to no piece.
+    token_at = np.repeat(np.arange(len(doc)), np.diff(edges))
+    seen = ~np.fromiter((char.isspace() for char in text), dtype=bool, count=len(text))[chars]
+    tokens, pieces = np.divmod(np.unique(token_at[chars[seen]] * count + pieces[seen]), count)
+    return pieces, np.bincount(tokens, minlength=len(doc))
+
+
 def last_pieces(doc: Doc, offsets: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
     """The last piece of each token: the one by which a causal model has read all of it.
 
-    A piece belongs to the tokens that its non-blank characters overlap: the blank that a piece carries before or after
-    its word makes it no part of the neighbour, and pieces that share a character all belong to that character's token.
-
-    offsets: (first character, character behind the last) of each piece in `doc.text`, in order.
-    RETURNS: [tokens] piece numbers, NO_PIECE for tokens of blanks alone.
+    offsets: As in `token_pieces`.  RETURNS: [tokens] piece numbers, NO_PIECE for tokens of blanks alone.
     """
-    text = doc.text
-    piece_at = np.full(len(text) + 1, NO_PIECE, dtype=np.int64)  # the last piece over each character
-    for piece, (start, end) in enumerate(offsets):
-        piece_at[start:end] = piece
-    blank = np.fromiter((char.isspace() for char in text), dtype=bool, count=len(text))
-    piece_at[:-1][blank] = NO_PIECE
-    starts = doc.to_array("IDX").astype(np.int64) if len(doc) else np.zeros(0, dtype=np.int64)
-    # The blank behind a token is counted with it, which changes nothing: it belongs to no piece.
-    return np.maximum.reduceat(piece_at, starts) if len(doc) else starts
+    pieces, lengths = token_pieces(doc, offsets)
+    last = np.full(len(doc), NO_PIECE, dtype=np.int64)
+    last[lengths > 0] = pieces[np.cumsum(lengths)[lengths > 0] - 1]
+    return last
 
 
 def doc_windows(

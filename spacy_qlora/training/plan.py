@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +10,9 @@ from spacy import util
 from thinc.api import Config
 from wasabi import table
 
-from spacy_qlora.engine.base import read_config
-from spacy_qlora.engine.memory import MIB, Job, Shape
+from spacy_qlora.engine.memory import MIB, Job
 from spacy_qlora.engine.plan import fit, read_size
-from spacy_qlora.engine.source import find_config
+from spacy_qlora.engine.source import read_shape
 from spacy_qlora.errors import InputError
 from spacy_qlora.settings import NERSettings
 from spacy_qlora.training.config import problem, read_loop_settings
@@ -54,15 +52,6 @@ def read_ner_settings(path: Path, config: Config) -> NERSettings:
     except Exception as error:  # spaCy raises many kinds
         raise InputError("Q401", path=path, problem=problem(error)) from error
     return only_component(path, nlp, frozen=[]).settings
-
-
-def read_shape(base: str) -> Shape:
-    """Raises InputError where the base has no config.json of a Mistral."""
-    path = find_config(base)
-    try:
-        return Shape.of(read_config(json.loads(path.read_text(encoding="utf8"))))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError("Q212", path=path.parent) from error
 
 
 def device_type(setting: str) -> str:

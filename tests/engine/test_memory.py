@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from spacy_qlora.engine.base import Base, load_base
-from spacy_qlora.engine.classifier import TokenClassifier, rounded
+from spacy_qlora.engine.classifier import TokenClassifier
+from spacy_qlora.engine.encoder import rounded
 from spacy_qlora.engine.memory import Job, Shape
 from spacy_qlora.engine.optimizer import AdapterOptimizer
 from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings

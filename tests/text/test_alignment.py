@@ -12,7 +12,7 @@ from spacy.tokens import Doc
 from spacy.vocab import Vocab
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from spacy_qlora.text.alignment import NO_PIECE, doc_windows, encode_docs, last_pieces
+from spacy_qlora.text.alignment import NO_PIECE, doc_windows, encode_docs, last_pieces, token_pieces
 
 FIXTURE_IS_CONSTANT = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -69,14 +69,13 @@ def docs(draw: st.DrawFn) -> Doc:
 ENGLISH: Callable[[str], Doc] = spacy.blank("en").make_doc
 
 
-def by_definition(doc: Doc, offsets: list[tuple[int, int]]) -> list[int]:
+def pieces_by_definition(doc: Doc, offsets: list[tuple[int, int]]) -> list[list[int]]:
     """Token by token and character by character."""
-    last = []
+    found = []
     for token in doc:
         inside = [i for i in range(token.idx, token.idx + len(token.text)) if not doc.text[i].isspace()]
-        own = [p for p, (start, end) in enumerate(offsets) if any(start <= i < end for i in inside)]
-        last.append(max(own, default=NO_PIECE))
-    return last
+        found.append([p for p, (start, end) in enumerate(offsets) if any(start <= i < end for i in inside)])
+    return found
 
 
 @given(doc=docs())
@@ -84,9 +83,13 @@ def by_definition(doc: Doc, offsets: list[tuple[int, int]]) -> list[int]:
 @example(doc=ENGLISH(" \n\t \u3000"))
 @example(doc=ENGLISH("chest  pain \x00 \u200b"))
 @FIXTURE_IS_CONSTANT
-def test_each_token_gets_the_last_piece_over_its_characters(tokenizer: Tokenizer, doc: Doc) -> None:
+def test_each_token_gets_the_pieces_over_its_characters(tokenizer: Tokenizer, doc: Doc) -> None:
     [encoding] = encode_docs(tokenizer, [doc])
-    assert last_pieces(doc, encoding.offsets).tolist() == by_definition(doc, encoding.offsets)
+    expected = pieces_by_definition(doc, encoding.offsets)
+    pieces, lengths = token_pieces(doc, encoding.offsets)
+    assert lengths.tolist() == list(map(len, expected))
+    assert pieces.tolist() == [piece for own in expected for piece in own]
+    assert last_pieces(doc, encoding.offsets).tolist() == [max(own, default=NO_PIECE) for own in expected]
 
 
 @given(doc=docs())

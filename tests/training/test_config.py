@@ -14,7 +14,8 @@ from spacy_qlora.errors import InputError
 from spacy_qlora.training.config import load_config, read_loop_settings, resolve
 from spacy_qlora.training.run import make_pipeline
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.cfg"))
+ALL = sorted((Path(__file__).parents[2] / "configs").glob("*.cfg"))
+CONFIGS = [path for path in ALL if "[qlora]" in path.read_text(encoding="utf8")]  # the others are for `spacy train`
 DEFAULT = next(path for path in CONFIGS if path.name == "default.cfg")
 HERE = Path("a.cfg")
 
