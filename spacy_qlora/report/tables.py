@@ -1,0 +1,94 @@
+"""Rows of scores with their intervals, by type or any other group, and who was taken for whom."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spacy_qlora.report.bootstrap import figures, intervals
+from spacy_qlora.report.cases import ERRORS, Case, Entity, Kind
+
+LONG = 5  # tokens; mentions as long or longer are one group
+
+
+@dataclass(frozen=True)
+class Score:
+    """All between 0 and 1.  low, high: The 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """p, r, f: Precision, recall, F1.  gold, found, right: Numbers of entities."""
+
+    name: str
+    p: Score
+    r: Score
+    f: Score
+    gold: int
+    found: int
+    right: int
+
+
+def score_rows(
+    cases: Sequence[Case], records: int, names: Sequence[str], group: Callable[[int, Entity], str]
+) -> list[Row]:
+    """A row for each name.
+
+    records: How many there are.  group: Gives the name of the group of a record's entity.
+    """
+    counts = np.zeros((records, len(names), 3), dtype=np.int64)
+    number = {name: i for i, name in enumerate(names)}
+    for case in cases:
+        columns = ((case.gold, 0),) if case.kind is Kind.RIGHT else ((case.found, 1), (case.gold, 2))
+        for entity, column in columns:
+            if entity is not None:
+                counts[case.record - 1, number[group(case.record, entity)], column] += 1
+    sums, (low, high) = counts.sum(0), intervals(counts)
+    rows = []
+    for name, (right, spurious, missed), numbers in zip(
+        names, sums.tolist(), np.stack([figures(sums), low, high], -1).tolist(), strict=True
+    ):
+        p, r, f = (Score(*each) for each in numbers)
+        rows.append(Row(name, p, r, f, gold=right + missed, found=right + spurious, right=right))
+    return rows
+
+
+def length_rows(cases: Sequence[Case], records: int) -> list[Row]:
+    """Scores by the number of tokens of a mention."""
+    names = [str(n) for n in range(1, LONG)] + [f"{LONG} or more"]
+
+    def group(_: int, entity: Entity) -> str:
+        return names[min(entity.mention.end - entity.mention.start, LONG) - 1]
+
+    return [row for row in score_rows(cases, records, names, group) if row.gold or row.found]
+
+
+@dataclass(frozen=True)
+class Table:
+    """counts: [rows][columns]."""
+
+    rows: Sequence[str]
+    columns: Sequence[str]
+    counts: Sequence[Sequence[int]]
+
+
+def confusion(cases: Sequence[Case], labels: Sequence[str]) -> Table:
+    """Gold types, and none, by predicted types, and none. Boundaries make no difference."""
+    pairs = Counter((case.gold and case.gold.label, case.found and case.found.label) for case in cases)
+    sides = [*labels, None]
+    counts = [[pairs[gold, found] for found in sides] for gold in sides]
+    return Table([*labels, "no entity (spurious)"], [*labels, "none (missed)"], counts)
+
+
+def error_counts(cases: Sequence[Case], labels: Sequence[str]) -> Table:
+    """Errors by kind and by type: the gold type, or the predicted one of what is spurious."""
+    counts = Counter((case.kind, case.entities[0].label) for case in cases)
+    rows = [[counts[kind, label] for label in labels] for kind in ERRORS]
+    return Table([kind.value for kind in ERRORS], labels, rows)
