@@ -100,6 +100,7 @@ MESSAGES = {
     "Name a pipeline trained on them, or data with its labels.",
     "Q506": "{path}, record {record}: {length} characters, more than the pipeline's limit of {limit}. Split the record.",
     "Q510": "{path}, line {line}: not as 'python -m spacy qlora train' writes it. Restore the file, or remove it.",
+    "Q511": "{path}: not as 'python -m spacy qlora search' writes it. Name the folder of a search.",
 }
 
 

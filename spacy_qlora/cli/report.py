@@ -22,6 +22,9 @@ def report_cli(
         Path | None,
         typer.Option("--history", help="The history.jsonl of the training; by default, that beside the pipeline."),
     ] = None,
+    search: Annotated[
+        Path | None, typer.Option("--search", help="The folder of a 'spacy qlora search', to show its trials.")
+    ] = None,
     text: Annotated[
         bool, typer.Option("--text/--no-text", help="Draw errors in their text, or only tell where they stand.")
     ] = True,
@@ -40,5 +43,5 @@ def report_cli(
     from spacy_qlora.report.build import Sources, build
 
     require_writable(output)
-    write_whole(output, build(Sources(model, data, train, history), text, limit))
+    write_whole(output, build(Sources(model, data, train, history, search), text, limit))
     msg.good(f"Saved to {output}")

@@ -23,6 +23,7 @@ from spacy_qlora.report.cases import ERRORS, Case, Entity, Kind, judge, sample
 from spacy_qlora.report.drawing import COLOURS, draw
 from spacy_qlora.report.facts import run_facts, training_facts
 from spacy_qlora.report.probabilities import probabilities
+from spacy_qlora.report.search import read_search
 from spacy_qlora.report.tables import Row, confusion, error_counts, length_rows, score_rows
 from spacy_qlora.training.history import FILE, Evaluation, read_history
 
@@ -35,13 +36,14 @@ ALL, SEEN, UNSEEN = "All types", "Seen in training", "Unseen in training"
 class Sources:
     """model: A pipeline folder or the name of an installed package.  data: The gold docs.
     train: The docs it was trained on, to tell the names unseen in them apart.
-    history: Of the training; if None, the one beside the pipeline's folder.
+    history: Of the training; if None, the one beside the pipeline's folder.  search: Folder of a search.
     """
 
     model: str
     data: Path
     train: Path | None = None
     history: Path | None = None
+    search: Path | None = None
 
 
 def build(sources: Sources, with_text: bool = True, limit: int = 500) -> str:
@@ -53,6 +55,7 @@ def build(sources: Sources, with_text: bool = True, limit: int = 500) -> str:
     nlp, gold = load_task(sources.model, sources.data)
     known = None if sources.train is None else known_names(read_docs(sources.train, nlp.vocab))
     history = find_history(sources)
+    search = None if sources.search is None else read_search(sources.search)
     tell_probabilities(nlp)
     examples, seconds = predict(nlp, gold)
     cases = [case for record, example in enumerate(examples, 1) for case in judge(record, example)]
@@ -71,6 +74,7 @@ def build(sources: Sources, with_text: bool = True, limit: int = 500) -> str:
         history=history,
         training_facts=training_facts(nlp, history),
         training_charts=[charts.score_curves(history), charts.loss_curve(history)] if history else [],
+        search=search,
         facts=run_facts(nlp, sum(map(len, gold)) / seconds),
         config=nlp.config.to_str(),
     )

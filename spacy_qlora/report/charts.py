@@ -12,6 +12,8 @@ from spacy_qlora.training.history import Evaluation
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 28, 44
 
+LOCATOR = MaxNLocator(5, steps=[1, 2, 5, 10])  # of the marks along an axis
+
 Point = tuple[float, float]
 
 
@@ -63,14 +65,14 @@ class Chart:
 
 def _ticks(limits: Point) -> Iterator[tuple[float, str]]:
     low, high = limits
-    for value in MaxNLocator(5).tick_values(low, high):
+    for value in LOCATOR.tick_values(low, high):
         if low - 1e-9 <= value <= high + 1e-9:
             yield value, f"{value:,.6g}"
 
 
 def _around(values: Sequence[float]) -> Point:
     """Round limits for these values; all of 0 to 1 where they do not differ."""
-    ticks = MaxNLocator(5).tick_values(min(values), max(values))
+    ticks = LOCATOR.tick_values(min(values), max(values))
     return (ticks[0], ticks[-1]) if len(set(values)) > 1 else (0.0, 1.0)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spacy_qlora.report.bootstrap import figures, intervals
 from spacy_qlora.report.cases import ERRORS, Case, Entity, Kind
@@ -36,13 +37,11 @@ class Row:
     right: int
 
 
-def score_rows(
-    cases: Sequence[Case], records: int, names: Sequence[str], group: Callable[[int, Entity], str]
-) -> list[Row]:
-    """A row for each name.
+Group = Callable[[int, Entity], str]  # the name of the group that an entity of a record is in
 
-    records: How many there are.  group: Gives the name of the group of a record's entity.
-    """
+
+def count(cases: Sequence[Case], records: int, names: Sequence[str], group: Group) -> NDArray[np.int64]:
+    """RETURNS: [records, names, 3] right, spurious and missed entities, as a strict score counts them."""
     counts = np.zeros((records, len(names), 3), dtype=np.int64)
     number = {name: i for i, name in enumerate(names)}
     for case in cases:
@@ -50,12 +49,17 @@ def score_rows(
         for entity, column in columns:
             if entity is not None:
                 counts[case.record - 1, number[group(case.record, entity)], column] += 1
+    return counts
+
+
+def score_rows(cases: Sequence[Case], records: int, names: Sequence[str], group: Group) -> list[Row]:
+    """A row for each name.  records: How many there are, with or without entities."""
+    counts = count(cases, records, names, group)
     sums, (low, high) = counts.sum(0), intervals(counts)
+    numbers = np.stack([figures(sums), low, high], -1).tolist()
     rows = []
-    for name, (right, spurious, missed), numbers in zip(
-        names, sums.tolist(), np.stack([figures(sums), low, high], -1).tolist(), strict=True
-    ):
-        p, r, f = (Score(*each) for each in numbers)
+    for name, (right, spurious, missed), scores in zip(names, sums.tolist(), numbers, strict=True):
+        p, r, f = (Score(*each) for each in scores)
         rows.append(Row(name, p, r, f, gold=right + missed, found=right + spurious, right=right))
     return rows
 

@@ -1,0 +1,321 @@
+"""The page: what is in it, and how it behaves in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+from click.testing import Result
+from spacy.cli._util import app
+from spacy.language import Language
+from spacy.tokens import DocBin
+from typer.testing import CliRunner
+
+import spacy_qlora.cli  # noqa: F401
+from spacy_qlora.engine.loop import Progress
+from spacy_qlora.evaluation.evaluate import evaluate
+from spacy_qlora.report.build import Sources, build
+from spacy_qlora.training.history import History
+
+MARK = "ZQXPATIENT"
+CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+
+# What the rules of `pipeline` find in it is told behind each.
+NOTES: list[tuple[str, list[tuple[int, int, str]]]] = [
+    (f"{MARK} took aspirin.", [(16, 23, "Drug")]),  # right
+    (f"{MARK} took heparin.", [(16, 23, "Drug")]),  # missed
+    (f"{MARK} felt no pain.", []),  # spurious
+    (f"{MARK} had severe pain.", [(15, 26, "Sign")]),  # wrong boundary
+    (f"{MARK} had a cough.", [(17, 22, "Drug")]),  # wrong type
+    (f"{MARK} is well & <i>fit</i>.", []),
+]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["qlora", "report", *map(str, arguments)], prog_name="spacy")
+
+
+def save_docs(path: Path, nlp: Language, notes: list[tuple[str, list[tuple[int, int, str]]]]) -> Path:
+    docs = DocBin()
+    for text, spans in notes:
+        doc = nlp.make_doc(text)
+        doc.ents = [doc.char_span(*span) for span in spans]  # type: ignore[misc]
+        docs.add(doc)
+    docs.to_disk(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    """A pipeline of rules, its gold docs, training docs that know aspirin, and the history of a run."""
+    folder = tmp_path_factory.mktemp("report")
+    nlp = spacy.blank("en")
+    patterns = {"aspirin": "Drug", "pain": "Sign", "cough": "Sign"}
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": label, "pattern": word} for word, label in patterns.items()])  # type: ignore[attr-defined]
+    nlp.to_disk(folder / "model-best")
+    history = History(folder / "history.jsonl", Progress())
+    for step, score in ((10, 0.5), (20, 0.75)):
+        scores = {"ents_p": score, "ents_r": None, "ents_f": score}
+        history.add(Progress(1, 0, step, score, loss=1 / step, pieces=step, seconds=step), scores, scores, memory=2**30)
+    return Sources(
+        str(folder / "model-best"),
+        save_docs(folder / "test.spacy", nlp, NOTES),
+        save_docs(folder / "train.spacy", nlp, NOTES[:1]),
+    )
+
+
+@pytest.fixture(scope="module")
+def page(sources: Sources) -> str:
+    return build(sources)
+
+
+def table(page: str, name: str) -> list[list[str]]:
+    """The cells of the table with that caption."""
+    markup = re.search(rf'<caption id="{name}">.*?</table>', page, re.DOTALL)
+    assert markup
+    rows = re.findall(r"<tr.*?</tr>", markup[0], re.DOTALL)
+    cells = [re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL) for row in rows]
+    return [[" ".join(re.sub("<.*?>", "", cell).split()) for cell in row] for row in cells]
+
+
+def test_scores_are_those_of_evaluate(page: str, sources: Sources) -> None:
+    scores = evaluate(sources.model, sources.data, sources.train)
+    rows = {row[0]: row[1:] for row in table(page, "by-type")[1:]}
+    assert list(rows) == ["Drug", "Sign", "All types"]
+    for label, figures in scores["ents_per_type"].items():
+        shown = [rows[label][i].split()[0] for i in (2, 3, 0)]
+        assert shown == [f"{figures[name]:.3f}" for name in "prf"]
+        assert rows[label][4] == str(figures["support"])
+    assert rows["All types"][0].split()[0] == f"{scores['ents_f']:.3f}"
+    unseen = {row[0]: row[1:] for row in table(page, "by-seen")[1:]}["Unseen in training"]
+    assert [unseen[i].split()[0] for i in (2, 3, 0)] == [f"{scores['unseen'][name]:.3f}" for name in "prf"]
+    assert unseen[4] == str(scores["unseen"]["support"])
+
+
+def test_errors_are_counted(page: str) -> None:
+    rows = {row[0]: row[1:] for row in table(page, "error-table")[1:]}
+    assert rows == {
+        "missed": ["1", "0", "1"],
+        "spurious": ["0", "1", "1"],
+        "wrong type": ["1", "0", "1"],
+        "wrong boundary": ["0", "1", "1"],
+        "wrong type and boundary": ["0", "0", "0"],
+    }
+    assert page.count("<li data-kind=") == 4
+    assert "All 4 errors follow." in page
+
+
+def test_the_limit_is_told(sources: Sources) -> None:
+    page = build(sources, limit=2)
+    assert page.count("<li data-kind=") == 2
+    assert "2 of 4 errors follow" in page
+
+
+def test_the_history_beside_the_pipeline_is_shown(page: str) -> None:
+    assert [row[:6] for row in table(page, "evaluations")[1:]] == [
+        ["10", "1", "0.1000", "0.500", "", "0.500"],
+        ["20", "1", "0.0500", "0.750", "", "0.750"],
+    ]
+    assert "1,024 MiB at most" in page
+
+
+def test_without_text(page: str, sources: Sources, tmp_path: Path) -> None:
+    output = tmp_path / "report.html"
+    result = run(sources.model, sources.data, "--train", sources.train, "--output", output, "--no-text")
+    assert result.exit_code == 0, result.output
+    assert MARK in page
+    content = output.read_text(encoding="utf8")
+    words = {word for text, _ in NOTES for word in re.findall(r"\w{4,}", text)}
+    assert {"aspirin", "severe", "cough", MARK} < words
+    assert not [word for word in words if re.search(rf"\b{word}\b", content)]
+    assert MARK not in result.output
+    assert table(content, "error-list")[1:] == [
+        ["2", "missed", "Drug", "16 to 23", "", "", ""],
+        ["3", "spurious", "", "", "Sign", "19 to 23", ""],
+        ["4", "wrong boundary", "Sign", "15 to 26", "Sign", "22 to 26", ""],
+        ["5", "wrong type", "Drug", "17 to 22", "Sign", "17 to 22", ""],
+    ]
+
+
+def test_markup_in_texts_and_labels_is_text(tmp_path: Path) -> None:
+    label, nlp = '<b class="x">&', spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": label, "pattern": "script"}])  # type: ignore[attr-defined]
+    nlp.to_disk(tmp_path / "model")
+    text = "<script>alert(1)</script> \n & more"
+    data = save_docs(tmp_path / "test.spacy", nlp, [(text, [(0, 1, label)])])
+    page = build(Sources(str(tmp_path / "model"), data))
+    assert page.count("<script") == 1
+    assert '<b class="x">' not in page
+    assert "&lt;b class=" in page
+
+
+def test_a_long_record_is_drawn_around_its_errors(sources: Sources, tmp_path: Path) -> None:
+    nlp = spacy.load(sources.model)
+    text = "far " * 500 + "\n\t pain " + "far " * 500
+    page = build(Sources(sources.model, save_docs(tmp_path / "long.spacy", nlp, [(text, []), ("  pain  ", [])])))
+    assert len(page) < 100_000
+    first, second = re.findall(r"<li data-kind.*?</li>", page, re.DOTALL)
+    assert first.count("far") < 300
+    assert first.count("…") == 4
+    assert "…" not in second
+
+
+def test_a_trained_pipeline_and_no_error(trained: Path, corpus: Path) -> None:
+    page = build(Sources(str(trained), corpus / "dev.spacy"))
+    assert sum(int(row[1]) for row in table(page, "bins")[1:]) == 9
+    assert 'id="filter"' not in page
+    assert "There is no <code>history.jsonl</code>" in page
+    assert "qlora_ner: base" in page
+
+
+@pytest.mark.parametrize("notes", [[("All is well.", [])], [("All is well.", []), ("took heparin", [(5, 12, "Drug")])]])
+def test_nothing_found(sources: Sources, tmp_path: Path, notes: list) -> None:
+    page = build(Sources(sources.model, save_docs(tmp_path / "test.spacy", spacy.load(sources.model), notes)))
+    assert "This pipeline tells no probabilities" in page
+
+
+def test_a_search_is_shown(sources: Sources, tmp_path: Path) -> None:
+    (tmp_path / "trials.csv").write_text('trial,state,score\n0,complete,0.8\n1,"failed, <late>",\n')
+    (tmp_path / "history.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    page = build(Sources(sources.model, sources.data, search=tmp_path))
+    assert table(page, "trials")[1:] == [["0", "complete", "0.8"], ["1", "failed, &lt;late&gt;", ""]]
+    assert page.count("<img src=") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "code"),
+    [
+        ("--history", None, "Q001"),
+        ("--history", b"{}\n", "Q510"),
+        ("--search", None, "Q001"),
+        ("--search", b"", "Q511"),
+        ("--search", b"\xff", "Q511"),
+        ("--search", b'"', "Q511"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    sources: Sources, tmp_path: Path, option: str, content: bytes | None, code: str
+) -> None:
+    path = tmp_path / "trials.csv"
+    if content is not None:
+        path.write_bytes(content)
+    output = tmp_path / "report.html"
+    given = path if option == "--history" else tmp_path
+    result = run(sources.model, sources.data, "--output", output, option, given)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: [{code}] {path}")
+    assert result.stderr.count("\n") == 1
+    assert not output.exists()
+
+
+def test_data_that_does_not_fit(sources: Sources, tmp_path: Path) -> None:
+    data = save_docs(tmp_path / "test.spacy", spacy.blank("en"), [(f"{MARK} 5", [(11, 12, "Dose")])])
+    result = run(sources.model, data, "--output", tmp_path / "report.html")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: [Q505]")
+    assert MARK not in result.output
+    assert run(sources.model, data).exit_code == 2
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser(page: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium with the page open."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    if not (CHROMIUM.exists() and DRIVER.exists()):
+        pytest.skip("no Chromium")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={profile}"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+    path = profile / "page.html"
+    path.write_text(page, encoding="utf8")
+    driver.get_log("performance")  # of the browser's own first page
+    driver.get(path.as_uri())
+    yield driver
+    driver.quit()
+    shutil.rmtree(profile, ignore_errors=True)
+
+
+def shown(browser: Any) -> list[str]:
+    """The first line of each error that can be seen."""
+    errors = browser.find_elements("css selector", ".errors li")
+    return [error.text.split("\n")[0] for error in errors if error.is_displayed()]
+
+
+def open_details(browser: Any) -> None:
+    browser.execute_script("for (const each of document.querySelectorAll('details')) each.open = true")
+
+
+def choose(browser: Any, name: str, option: str) -> None:
+    select = browser.find_element("css selector", f"select[name={name}]")
+    next(each for each in select.find_elements("css selector", "option") if each.text == option).click()
+
+
+def test_filters(browser: Any) -> None:
+    everything = ["Record 2 missed", "Record 3 spurious", "Record 4 wrong boundary", "Record 5 wrong type"]
+    assert shown(browser) == everything
+    status = browser.find_element("id", "status")
+    assert (status.text, status.aria_role) == ("4 of 4 shown", "status")
+    choose(browser, "type", "Drug")
+    assert shown(browser) == ["Record 2 missed", "Record 5 wrong type"]
+    choose(browser, "kind", "missed")
+    assert shown(browser) == ["Record 2 missed"]
+    assert status.text == "1 of 4 shown"
+    choose(browser, "type", "Sign")
+    assert shown(browser) == []
+    browser.find_element("css selector", "button[type=reset]").click()
+    assert shown(browser) == everything
+
+
+def test_gold_stands_beside_predicted(browser: Any) -> None:
+    error = browser.find_elements("css selector", ".errors li")[2]
+    gold, found = error.find_elements("css selector", ".sides > div")
+    marked = [side.find_element("css selector", "mark.wrong").text for side in (gold, found)]
+    assert marked == ["severe painSign", "painSign"]
+    assert gold.location["y"] == found.location["y"]
+
+
+def test_controls_and_charts_have_names(browser: Any) -> None:
+    open_details(browser)
+    controls = browser.find_elements("css selector", "select, button, a, [tabindex], svg[role]")
+    assert len(controls) > 15
+    assert [each.get_attribute("outerHTML") for each in controls if not each.accessible_name] == []
+    tables = browser.find_elements("css selector", "table")
+    assert all(each.find_elements("css selector", "caption") for each in tables)
+    assert not browser.find_elements("css selector", "th:not([scope])")
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_the_page_does_not_scroll_sideways(browser: Any, width: int) -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    open_details(browser)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_all_is_there_without_javascript(browser: Any) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    browser.refresh()
+    assert len(shown(browser)) == 4
+    assert not browser.find_element("id", "filter").is_displayed()
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_no_complaint_and_no_request(browser: Any) -> None:
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
+    assert urls
+    assert {url.partition(":")[0] for url in urls} <= {"file", "data"}
