@@ -17,19 +17,19 @@ from spacy_qlora.errors import InputError
 from spacy_qlora.evaluation.data import read_docs
 from spacy_qlora.evaluation.evaluate import load_task
 from spacy_qlora.evaluation.pipeline import predict
-from spacy_qlora.evaluation.unseen import known_names, normalised
+from spacy_qlora.evaluation.unseen import known_names
 from spacy_qlora.report import charts
-from spacy_qlora.report.cases import ERRORS, Case, Entity, Kind, judge, sample
+from spacy_qlora.report.cases import ERRORS, Case, Kind, judge, sample
 from spacy_qlora.report.drawing import COLOURS, draw
 from spacy_qlora.report.facts import run_facts, training_facts
 from spacy_qlora.report.probabilities import probabilities
 from spacy_qlora.report.search import read_search
-from spacy_qlora.report.tables import Row, confusion, error_counts, length_rows, score_rows
+from spacy_qlora.report.tables import confusion, error_counts, length_rows, score_rows, seen_rows
 from spacy_qlora.training.history import FILE, Evaluation, read_history
 
 HERE = Path(__file__).parent
 SPANS_KEY = "qlora_report"
-ALL, SEEN, UNSEEN = "All types", "Seen in training", "Unseen in training"
+ALL = "All types"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def build(sources: Sources, with_text: bool = True, limit: int = 500) -> str:
     cases = [case for record, example in enumerate(examples, 1) for case in judge(record, example)]
     labels = sorted({ent.label_ for example in examples for doc in (example.x, example.y) for ent in doc.ents})
     return render(
-        name=Path(sources.model).name,
+        name=Path(sources.model).absolute().name,
         sources=sources,
         date=datetime.date.today().isoformat(),
         records=len(examples),
@@ -69,15 +69,17 @@ def build(sources: Sources, with_text: bool = True, limit: int = 500) -> str:
         labels=labels,
         **score_tables(examples, cases, labels, known),
         **error_lists(examples, cases, labels, with_text, limit),
-        probabilities=(found := probabilities(cases)),
-        probability_charts=[charts.histogram(found.bins), charts.reliability(found.bins)] if found else [],
-        history=history,
-        training_facts=training_facts(nlp, history),
-        training_charts=[charts.score_curves(history), charts.loss_curve(history)] if history else [],
+        **probability_charts(cases),
+        **training_charts(nlp, history),
         search=search,
-        facts=run_facts(nlp, sum(map(len, gold)) / seconds),
+        facts=source_facts(sources) | run_facts(nlp, sum(map(len, gold)) / seconds),
         config=nlp.config.to_str(),
     )
+
+
+def source_facts(sources: Sources) -> dict[str, str]:
+    given = {"Pipeline from": sources.model, "Gold docs": sources.data, "Training docs": sources.train}
+    return {name: str(source) for name, source in given.items() if source is not None}
 
 
 def render(**context: Any) -> str:
@@ -89,9 +91,12 @@ def render(**context: Any) -> str:
 
 def find_history(sources: Sources) -> list[Evaluation]:
     """Raises InputError where a file was named and is missing, or where it is damaged."""
-    if sources.history is not None and not sources.history.is_file():
+    if sources.history is None:
+        folder = Path(sources.model)
+        return read_history(folder.absolute().parent / FILE) if folder.is_dir() else []
+    if not sources.history.is_file():
         raise InputError("Q001", path=sources.history, kind="training history")
-    return read_history(sources.history or Path(sources.model).absolute().parent / FILE)
+    return read_history(sources.history)
 
 
 def tell_probabilities(nlp: Language) -> None:
@@ -105,17 +110,11 @@ def score_tables(
     examples: Sequence[Example], cases: Sequence[Case], labels: Sequence[str], known: set[str] | None
 ) -> dict[str, Any]:
     records = len(examples)
-
-    def is_seen(record: int, entity: Entity) -> str:
-        _, start, end = entity.mention
-        return SEEN if normalised(examples[record - 1].reference[start:end].text) in (known or ()) else UNSEEN
-
-    by_seen: list[Row] = [] if known is None else score_rows(cases, records, [SEEN, UNSEEN], is_seen)
     return {
         "by_type": score_rows(cases, records, labels, lambda _, entity: entity.label),
         "overall": score_rows(cases, records, [ALL], lambda *_: ALL)[0],
         "by_length": length_rows(cases, records),
-        "by_seen": by_seen,
+        "by_seen": [] if known is None else seen_rows(cases, examples, known),
         "confusion": confusion(cases, labels),
     }
 
@@ -134,4 +133,18 @@ def error_lists(
         "numbers": numbers,
         "shown": shown,
         "drawn": [draw(case, examples[case.record - 1], colours) for case in shown] if with_text else None,
+    }
+
+
+def probability_charts(cases: Sequence[Case]) -> dict[str, Any]:
+    found = probabilities(cases)
+    drawn = [charts.histogram(found.bins), charts.reliability(found.bins)] if found else []
+    return {"probabilities": found, "probability_charts": drawn}
+
+
+def training_charts(nlp: Language, history: Sequence[Evaluation]) -> dict[str, Any]:
+    return {
+        "training_facts": training_facts(nlp, history),
+        "history": history,
+        "training_charts": [charts.score_curves(history), charts.loss_curve(history)] if history else [],
     }

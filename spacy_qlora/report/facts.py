@@ -23,7 +23,11 @@ Facts = dict[str, str]
 def run_facts(nlp: Language, words_a_second: float) -> Facts:
     """Of the pipeline as it was run."""
     components = [pipe for _, pipe in nlp.pipeline if isinstance(pipe, QLoRANER)]
-    facts = {"Components": ", ".join(nlp.pipe_names)}
+    meta = nlp.meta
+    facts = {
+        "Pipeline": f"{meta['lang']}_{meta['name']} {meta['version']}",
+        "Components": ", ".join(nlp.pipe_names),
+    }
     for ner in components:
         facts |= {f"{ner.name}: {name}": value for name, value in component_facts(ner).items()}
     device = find_device(components[0].settings.device) if components else torch.device("cpu")

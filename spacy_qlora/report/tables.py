@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from spacy.training import Example
 
+from spacy_qlora.evaluation.unseen import normalised
 from spacy_qlora.report.bootstrap import figures, intervals
 from spacy_qlora.report.cases import ERRORS, Case, Entity, Kind
 
@@ -72,6 +74,20 @@ def length_rows(cases: Sequence[Case], records: int) -> list[Row]:
         return names[min(entity.mention.end - entity.mention.start, LONG) - 1]
 
     return [row for row in score_rows(cases, records, names, group) if row.gold or row.found]
+
+
+def seen_rows(cases: Sequence[Case], examples: Sequence[Example], known: set[str]) -> list[Row]:
+    """Scores of the mentions whose text is a known name, and of the others.
+
+    known: From `known_names`.
+    """
+    names = ["Seen in training", "Unseen in training"]
+
+    def group(record: int, entity: Entity) -> str:
+        _, start, end = entity.mention
+        return names[normalised(examples[record - 1].reference[start:end].text) not in known]
+
+    return score_rows(cases, len(examples), names, group)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import spacy_qlora.cli  # noqa: F401
 from spacy_qlora.engine.loop import Progress
 from spacy_qlora.evaluation.evaluate import evaluate
-from spacy_qlora.report.build import Sources, build
+from spacy_qlora.report.build import Sources, build, find_history
 from spacy_qlora.training.history import History
 
 MARK = "ZQXPATIENT"
@@ -123,6 +123,14 @@ def test_the_history_beside_the_pipeline_is_shown(page: str) -> None:
         ["20", "1", "0.0500", "0.750", "", "0.750"],
     ]
     assert "1,024 MiB at most" in page
+
+
+def test_a_history_in_the_working_folder_is_not_that_of_a_package(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(sources.model).parent)
+    assert len(find_history(Sources("model-best", sources.data))) == 2
+    assert find_history(Sources("en_clinical_ner", sources.data)) == []
 
 
 def test_without_text(page: str, sources: Sources, tmp_path: Path) -> None:
@@ -241,7 +249,6 @@ def browser(page: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
     path = profile / "page.html"
     path.write_text(page, encoding="utf8")
-    driver.get_log("performance")  # of the browser's own first page
     driver.get(path.as_uri())
     yield driver
     driver.quit()
@@ -316,6 +323,6 @@ def test_all_is_there_without_javascript(browser: Any) -> None:
 def test_no_complaint_and_no_request(browser: Any) -> None:
     assert browser.get_log("browser") == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
-    assert urls
-    assert {url.partition(":")[0] for url in urls} <= {"file", "data"}
+    requests = [each["params"] for each in messages if each["method"] == "Network.requestWillBeSent"]
+    asked = {each["request"]["url"] for each in requests if each["documentURL"] == browser.current_url}
+    assert asked <= {browser.current_url, "data:,"}
