@@ -12,7 +12,7 @@ NAMES = {
     "thinc_optimizers": {"spacy-qlora.AdamW.v1"},
     "spacy_cli": {"qlora"},
 }
-COMMANDS = ["base", "calibrate", "convert", "evaluate", "plan", "train"]
+COMMANDS = ["base", "calibrate", "convert", "evaluate", "plan", "report", "train"]
 LOOKUP = """
 import sys
 import spacy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,7 @@ class History:
         done = start.step - start.due  # an evaluation that is due will be made again
         self.evaluations = [each for each in read_history(path) if each.step <= done] if start.step else []
 
-    def add(self, progress: Progress, scores: Mapping[str, Any], names: Iterable[str], memory: int) -> None:
-        """scores: Of the evaluation.  names: Of those to keep."""
+    def add(self, progress: Progress, scores: Mapping[str, Any], memory: int) -> None:
         self.evaluations.append(
             Evaluation(
                 epoch=progress.epoch,
@@ -54,7 +53,7 @@ class History:
                 loss=progress.loss,
                 words=progress.words,
                 score=progress.score,
-                scores={name: scores.get(name) for name in names},
+                scores=scores,
                 pieces=progress.pieces,
                 seconds=round(progress.seconds, 1),
                 memory=memory,

@@ -153,7 +153,8 @@ def make_hooks(
         update_meta(run.training, nlp, info)
         for name in (LAST, BEST) if best else (LAST,):
             save_pipeline(before_to_disk(nlp), output / name)
-        history.add(progress, scores, run.training["score_weights"], peak_memory(ner.model.classifier.device))
+        kept = {name: scores.get(name) for name in run.training["score_weights"]}
+        history.add(progress, kept, peak_memory(ner.model.classifier.device))
         with tqdm.external_write_mode():
             log_step(info)
 

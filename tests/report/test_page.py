@@ -1,78 +1,24 @@
-"""The page: what is in it, and how it behaves in a browser."""
+"""What is in the page."""
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import spacy
 from click.testing import Result
 from spacy.cli._util import app
-from spacy.language import Language
-from spacy.tokens import DocBin
 from typer.testing import CliRunner
 
 import spacy_qlora.cli  # noqa: F401
-from spacy_qlora.engine.loop import Progress
 from spacy_qlora.evaluation.evaluate import evaluate
 from spacy_qlora.report.build import Sources, build, find_history
-from spacy_qlora.training.history import History
-
-MARK = "ZQXPATIENT"
-CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-
-# What the rules of `pipeline` find in it is told behind each.
-NOTES: list[tuple[str, list[tuple[int, int, str]]]] = [
-    (f"{MARK} took aspirin.", [(16, 23, "Drug")]),  # right
-    (f"{MARK} took heparin.", [(16, 23, "Drug")]),  # missed
-    (f"{MARK} felt no pain.", []),  # spurious
-    (f"{MARK} had severe pain.", [(15, 26, "Sign")]),  # wrong boundary
-    (f"{MARK} had a cough.", [(17, 22, "Drug")]),  # wrong type
-    (f"{MARK} is well & <i>fit</i>.", []),
-]
+from tests.report.conftest import MARK, NOTES, Notes, save_docs
 
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["qlora", "report", *map(str, arguments)], prog_name="spacy")
-
-
-def save_docs(path: Path, nlp: Language, notes: list[tuple[str, list[tuple[int, int, str]]]]) -> Path:
-    docs = DocBin()
-    for text, spans in notes:
-        doc = nlp.make_doc(text)
-        doc.ents = [doc.char_span(*span) for span in spans]  # type: ignore[misc]
-        docs.add(doc)
-    docs.to_disk(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
-    """A pipeline of rules, its gold docs, training docs that know aspirin, and the history of a run."""
-    folder = tmp_path_factory.mktemp("report")
-    nlp = spacy.blank("en")
-    patterns = {"aspirin": "Drug", "pain": "Sign", "cough": "Sign"}
-    nlp.add_pipe("entity_ruler").add_patterns([{"label": label, "pattern": word} for word, label in patterns.items()])  # type: ignore[attr-defined]
-    nlp.to_disk(folder / "model-best")
-    history = History(folder / "history.jsonl", Progress())
-    for step, score in ((10, 0.5), (20, 0.75)):
-        scores = {"ents_p": score, "ents_r": None, "ents_f": score}
-        history.add(Progress(1, 0, step, score, loss=1 / step, pieces=step, seconds=step), scores, scores, memory=2**30)
-    return Sources(
-        str(folder / "model-best"),
-        save_docs(folder / "test.spacy", nlp, NOTES),
-        save_docs(folder / "train.spacy", nlp, NOTES[:1]),
-    )
-
-
-@pytest.fixture(scope="module")
-def page(sources: Sources) -> str:
-    return build(sources)
 
 
 def table(page: str, name: str) -> list[list[str]]:
@@ -183,7 +129,7 @@ def test_a_trained_pipeline_and_no_error(trained: Path, corpus: Path) -> None:
 
 
 @pytest.mark.parametrize("notes", [[("All is well.", [])], [("All is well.", []), ("took heparin", [(5, 12, "Drug")])]])
-def test_nothing_found(sources: Sources, tmp_path: Path, notes: list) -> None:
+def test_nothing_found(sources: Sources, tmp_path: Path, notes: Notes) -> None:
     page = build(Sources(sources.model, save_docs(tmp_path / "test.spacy", spacy.load(sources.model), notes)))
     assert "This pipeline tells no probabilities" in page
 
@@ -229,100 +175,3 @@ def test_data_that_does_not_fit(sources: Sources, tmp_path: Path) -> None:
     assert result.stderr.startswith("Error: [Q505]")
     assert MARK not in result.output
     assert run(sources.model, data).exit_code == 2
-
-
-# In a browser
-
-
-@pytest.fixture(scope="module")
-def browser(page: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Chromium with the page open."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    if not (CHROMIUM.exists() and DRIVER.exists()):
-        pytest.skip("no Chromium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={profile}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    path = profile / "page.html"
-    path.write_text(page, encoding="utf8")
-    driver.get(path.as_uri())
-    yield driver
-    driver.quit()
-    shutil.rmtree(profile, ignore_errors=True)
-
-
-def shown(browser: Any) -> list[str]:
-    """The first line of each error that can be seen."""
-    errors = browser.find_elements("css selector", ".errors li")
-    return [error.text.split("\n")[0] for error in errors if error.is_displayed()]
-
-
-def open_details(browser: Any) -> None:
-    browser.execute_script("for (const each of document.querySelectorAll('details')) each.open = true")
-
-
-def choose(browser: Any, name: str, option: str) -> None:
-    select = browser.find_element("css selector", f"select[name={name}]")
-    next(each for each in select.find_elements("css selector", "option") if each.text == option).click()
-
-
-def test_filters(browser: Any) -> None:
-    everything = ["Record 2 missed", "Record 3 spurious", "Record 4 wrong boundary", "Record 5 wrong type"]
-    assert shown(browser) == everything
-    status = browser.find_element("id", "status")
-    assert (status.text, status.aria_role) == ("4 of 4 shown", "status")
-    choose(browser, "type", "Drug")
-    assert shown(browser) == ["Record 2 missed", "Record 5 wrong type"]
-    choose(browser, "kind", "missed")
-    assert shown(browser) == ["Record 2 missed"]
-    assert status.text == "1 of 4 shown"
-    choose(browser, "type", "Sign")
-    assert shown(browser) == []
-    browser.find_element("css selector", "button[type=reset]").click()
-    assert shown(browser) == everything
-
-
-def test_gold_stands_beside_predicted(browser: Any) -> None:
-    error = browser.find_elements("css selector", ".errors li")[2]
-    gold, found = error.find_elements("css selector", ".sides > div")
-    marked = [side.find_element("css selector", "mark.wrong").text for side in (gold, found)]
-    assert marked == ["severe painSign", "painSign"]
-    assert gold.location["y"] == found.location["y"]
-
-
-def test_controls_and_charts_have_names(browser: Any) -> None:
-    open_details(browser)
-    controls = browser.find_elements("css selector", "select, button, a, [tabindex], svg[role]")
-    assert len(controls) > 15
-    assert [each.get_attribute("outerHTML") for each in controls if not each.accessible_name] == []
-    tables = browser.find_elements("css selector", "table")
-    assert all(each.find_elements("css selector", "caption") for each in tables)
-    assert not browser.find_elements("css selector", "th:not([scope])")
-
-
-@pytest.mark.parametrize("width", [375, 1280])
-def test_the_page_does_not_scroll_sideways(browser: Any, width: int) -> None:
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    open_details(browser)
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-
-
-def test_all_is_there_without_javascript(browser: Any) -> None:
-    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    browser.refresh()
-    assert len(shown(browser)) == 4
-    assert not browser.find_element("id", "filter").is_displayed()
-    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-
-
-def test_no_complaint_and_no_request(browser: Any) -> None:
-    assert browser.get_log("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requests = [each["params"] for each in messages if each["method"] == "Network.requestWillBeSent"]
-    asked = {each["request"]["url"] for each in requests if each["documentURL"] == browser.current_url}
-    assert asked <= {browser.current_url, "data:,"}
