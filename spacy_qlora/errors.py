@@ -99,6 +99,8 @@ MESSAGES = {
     "Q505": "{path}: gold labels that the pipeline cannot predict: {labels} (its labels: {known}). "
     "Name a pipeline trained on them, or data with its labels.",
     "Q506": "{path}, record {record}: {length} characters, more than the pipeline's limit of {limit}. Split the record.",
+    "Q510": "{path}, line {line}: not as 'python -m spacy qlora train' writes it. Restore the file, or remove it.",
+    "Q511": "{path}: not as 'python -m spacy qlora search' writes it. Name the folder of a search.",
     # Q7xx: the bridge to spacy-transformers
     "Q700": "spacy-qlora.QLoRATransformer.v1: spacy-transformers is missing or does not work here. "
     "Install it with 'pip install \"spacy-qlora[spacy-transformers]\"'.",

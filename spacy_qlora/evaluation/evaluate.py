@@ -26,9 +26,7 @@ def evaluate(model: str, data: Path, train: Path | None = None) -> dict[str, Any
         and given train "unseen" from `unseen_scores`.
     RAISES (InputError): Something is missing or damaged, or a gold label is none of the pipeline's.
     """
-    nlp = load_pipeline(model)
-    gold = read_docs(data, nlp.vocab)
-    _check(nlp, gold, data)
+    nlp, gold = load_task(model, data)
     known = None if train is None else known_names(read_docs(train, nlp.vocab))
     examples, seconds = predict(nlp, gold)
     scores = entity_scores(examples)
@@ -36,6 +34,14 @@ def evaluate(model: str, data: Path, train: Path | None = None) -> dict[str, Any
     if known is not None:
         scores["unseen"] = unseen_scores(examples, known)
     return scores
+
+
+def load_task(model: str, data: Path) -> tuple[Language, list[Doc]]:
+    """The pipeline and the gold docs, found to fit each other. RAISES (InputError): As `evaluate`."""
+    nlp = load_pipeline(model)
+    gold = read_docs(data, nlp.vocab)
+    _check(nlp, gold, data)
+    return nlp, gold
 
 
 def _check(nlp: Language, gold: Sequence[Doc], path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from spacy.tokens import Span
 from spacy.training import Example
 
 
@@ -16,6 +17,9 @@ class Mention(NamedTuple):
     end: int
 
 
+Placed = tuple[Mention, Span]  # an entity, and where it counts
+
+
 def scored_mentions(example: Example) -> tuple[set[Mention], list[Mention]]:
     """The mentions that `spacy.scorer.get_ner_prf` counts, placed as it places them.
 
@@ -23,17 +27,27 @@ def scored_mentions(example: Example) -> tuple[set[Mention], list[Mention]]:
     None is counted where the annotation is missing (a doc whose ents were never set, a token tagged "-").
     RETURNS (tuple[set[Mention], list[Mention]]): Gold mentions and predicted ones.
     """
+    gold, predicted = scored_entities(example)
+    return {mention for mention, _ in gold}, [mention for mention, _ in predicted]
+
+
+def scored_entities(example: Example) -> tuple[list[Placed], list[Placed]]:
+    """What `scored_mentions` gives, each with the entity that it is of."""
     gold = example.reference
     if not gold.has_annotation("ENT_IOB"):
-        return set(), []
+        return [], []
     return (
-        {Mention(ent.label_, ent.start, ent.end) for ent in gold.ents},
-        [mention for mention in _on_gold_tokens(example) if all(t.ent_iob for t in gold[mention.start : mention.end])],
+        [(Mention(ent.label_, ent.start, ent.end), ent) for ent in gold.ents],
+        [
+            (mention, ent)
+            for mention, ent in _on_gold_tokens(example)
+            if all(t.ent_iob for t in gold[mention.start : mention.end])
+        ],
     )
 
 
-def _on_gold_tokens(example: Example) -> Iterator[Mention]:
+def _on_gold_tokens(example: Example) -> Iterator[Placed]:
     for ent in example.predicted.ents:
         tokens = example.alignment.x2y[ent.start : ent.end]
         if len(tokens):
-            yield Mention(ent.label_, int(tokens[0]), int(tokens[-1]) + 1)
+            yield Mention(ent.label_, int(tokens[0]), int(tokens[-1]) + 1), ent

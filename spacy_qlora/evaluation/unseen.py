@@ -18,7 +18,7 @@ def known_names(docs: Iterable[Doc]) -> set[str]:
 
     docs (Iterable[Doc]): The training docs.
     """
-    return {_normalised(ent.text) for doc in docs for ent in doc.ents}
+    return {normalised(ent.text) for doc in docs for ent in doc.ents}
 
 
 def unseen_scores(examples: Iterable[Example], known: set[str]) -> dict[str, Any]:
@@ -34,11 +34,11 @@ def unseen_scores(examples: Iterable[Example], known: set[str]) -> dict[str, Any
     for example in examples:
         gold, predicted = scored_mentions(example)
         for mention in predicted:
-            if _normalised(example.reference[mention.start : mention.end].text) not in known:
+            if normalised(example.reference[mention.start : mention.end].text) not in known:
                 per_type[mention.label] += PRFScore(tp=mention in gold, fp=mention not in gold)
             gold.discard(mention)
         for mention in gold:
-            if _normalised(example.reference[mention.start : mention.end].text) not in known:
+            if normalised(example.reference[mention.start : mention.end].text) not in known:
                 per_type[mention.label] += PRFScore(fn=1)
     total = sum(per_type.values(), PRFScore())
     return {**_figures(total), "per_type": {label: _figures(score) for label, score in sorted(per_type.items())}}
@@ -48,5 +48,6 @@ def _figures(score: PRFScore) -> dict[str, float]:
     return {**score.to_dict(), "support": score.tp + score.fn}
 
 
-def _normalised(text: str) -> str:
+def normalised(text: str) -> str:
+    """A name as it is compared: without case, and with single blanks."""
     return " ".join(text.casefold().split())

@@ -21,7 +21,9 @@ def set_ents(doc: Doc, found: Sequence[ScoredSpan], earlier: str, threshold: flo
     theirs = [] if earlier == "overwrite" else list(doc.ents)
     chosen = [(score, span) for score, span in ours if score >= threshold]
     if earlier == "merge":
-        ranked = sorted([*((_score(doc, ent), ent) for ent in theirs), *chosen], key=lambda pair: -pair[0])
+        known = scores_of(doc)
+        earlier_scored = [(known.get((ent.start, ent.end, ent.label), 1.0), ent) for ent in theirs]
+        ranked = sorted([*earlier_scored, *chosen], key=lambda pair: -pair[0])
         doc.ents = without_overlap(span for _, span in ranked)
     else:
         doc.ents = without_overlap([*theirs, *(span for _, span in chosen)])
@@ -43,10 +45,10 @@ def without_overlap(ranked: Iterable[Span]) -> list[Span]:
     return sorted(kept, key=lambda span: span.start)
 
 
-def _score(doc: Doc, ent: Span) -> float:
-    """Of an entity that is set: as a span group with scores has it, such as another qlora_ner's; 1 where none does."""
+def scores_of(doc: Doc) -> dict[tuple[int, int, int], float]:
+    """The scores that the span groups of a doc give, by start, end and label; of several the first one's."""
+    scores: dict[tuple[int, int, int], float] = {}
     for group in doc.spans.values():
         for span, score in zip(group, group.attrs.get("scores", ()), strict=False):
-            if (span.start, span.end, span.label) == (ent.start, ent.end, ent.label):
-                return float(score)
-    return 1.0
+            scores.setdefault((span.start, span.end, span.label), float(score))
+    return scores

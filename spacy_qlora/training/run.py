@@ -20,12 +20,14 @@ from wasabi import msg
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.files import require_place
 from spacy_qlora.engine.loop import Hooks, Loop, Progress
+from spacy_qlora.engine.memory import peak_memory
 from spacy_qlora.engine.prefix import with_states
 from spacy_qlora.engine.source import cache_folder
 from spacy_qlora.errors import InputError, QLoRAError
 from spacy_qlora.training.calibrate import calibrate_pipeline
 from spacy_qlora.training.config import CorpusReader, TrainingConfig, problem, resolve
 from spacy_qlora.training.display import Bar, describe
+from spacy_qlora.training.history import FILE, History
 from spacy_qlora.training.save import is_pipeline, save_pipeline
 from spacy_qlora.training.stop import Stop, stop_on_signals
 
@@ -56,6 +58,7 @@ def train(path: Path, config: Config, output: Path, resume: bool = False) -> Pro
     loop = Loop(classifier, windows, run.loop, optimizer, run.schedule, output / STATE)
     if resume and not loop.resume():
         msg.warn(f"{output / STATE}: the last checkpoint is missing or damaged. Going on from the one before it.")
+    history = History(output / FILE, loop.progress)
     print(describe(ner, loop))
     with nlp.select_pipes(enable=[ner.name]):  # the logger has a column for each component that is trained
         log_step, finalize = run.training["logger"](nlp, sys.stdout, sys.stderr)
@@ -65,7 +68,7 @@ def train(path: Path, config: Config, output: Path, resume: bool = False) -> Pro
             bar.on_step(progress)
             stop.check()
 
-        progress = loop.run(Hooks(*make_hooks(nlp, ner, run, output, log_step, stop), on_step=on_step))
+        progress = loop.run(Hooks(*make_hooks(nlp, ner, run, output, history, log_step, stop), on_step=on_step))
     finalize()
     best = spacy.load(output / BEST)
     calibrate_pipeline(best, run.dev(best), output / BEST)
@@ -120,10 +123,11 @@ def make_hooks(
     ner: QLoRANER,
     run: TrainingConfig,
     output: Path,
+    history: History,
     log_step: Callable[[dict[str, Any]], None],
     stop: Stop,
 ) -> tuple[Callable[[], float], Callable[[Progress, bool], None]]:
-    """What happens beside the steps: scores by spaCy's evaluation, rows in its logger, pipelines on disk."""
+    """What happens beside the steps: spaCy's evaluation, rows in its logger, pipelines and history on disk."""
     weighted = create_evaluation_callback(nlp, run.dev, run.training["score_weights"])
     before_to_disk = create_before_to_disk_callback(run.training["before_to_disk"])
     scores: dict[str, Any] = {}
@@ -149,6 +153,8 @@ def make_hooks(
         update_meta(run.training, nlp, info)
         for name in (LAST, BEST) if best else (LAST,):
             save_pipeline(before_to_disk(nlp), output / name)
+        kept = {name: scores.get(name) for name in run.training["score_weights"]}
+        history.add(progress, kept, peak_memory(ner.model.classifier.device))
         with tqdm.external_write_mode():
             log_step(info)
 

@@ -81,7 +81,12 @@ def test_a_signal_saves_the_state(corpus: Path, base: Path, tmp_path: Path, numb
     assert last.startswith("Stopped, and the state is saved. Go on with: python -m spacy qlora train ")
     again = shlex.split(last.partition("with: ")[2])
     assert again == ["python", *map(str, command[1:]), "--resume"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "model-best", "model-last"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint",
+        "history.jsonl",
+        "model-best",
+        "model-last",
+    ]
     with safe_open(tmp_path / "checkpoint" / FILE, framework="pt") as file:
         step = json.loads(file.metadata()["progress"])["step"]
     again[0], again[again.index(str(10**5))] = sys.executable, str(step + 3)

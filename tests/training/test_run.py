@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from spacy.tokens import DocBin
 from spacy_qlora.engine.functions import can_compile
 from spacy_qlora.engine.loop import Progress
 from spacy_qlora.training.config import load_config
+from spacy_qlora.training.history import Evaluation, read_history
 from spacy_qlora.training.run import train
 
 DEFAULT = Path(__file__).parents[2] / "configs" / "default.cfg"
@@ -51,7 +53,7 @@ SETTINGS: dict[str, Any] = {
 
 def test_best_and_last_are_kept_and_load(finished: tuple[Path, Progress]) -> None:
     output, progress = finished
-    assert sorted(path.name for path in output.iterdir()) == ["checkpoint", "model-best", "model-last"]
+    assert sorted(path.name for path in output.iterdir()) == ["checkpoint", "history.jsonl", "model-best", "model-last"]
     assert (progress.epoch, progress.step) == (4, 12)
     for name in ("model-best", "model-last"):
         nlp = spacy.load(output / name)
@@ -60,6 +62,21 @@ def test_best_and_last_are_kept_and_load(finished: tuple[Path, Progress]) -> Non
     performance = json.loads((output / "model-best" / "meta.json").read_text())["performance"]
     assert performance["ents_f"] == pytest.approx(progress.best)
     assert set(performance) >= {"ents_p", "ents_r", "ents_f", "ents_per_type", "qlora_ner_loss"}
+
+
+def test_every_evaluation_is_kept(finished: tuple[Path, Progress]) -> None:
+    output, progress = finished
+    history = read_history(output / "history.jsonl")
+    assert [(each.epoch, each.step) for each in history] == [(1, 3), (2, 6), (3, 9), (4, 12)]
+    assert max(each.score for each in history) == progress.best
+    assert all(each.scores["ents_f"] == each.score for each in history)
+    assert all(each.memory > 0 and each.words > 0 and each.loss > 0 for each in history)
+    assert [each.pieces for each in history] == sorted(each.pieces for each in history)
+
+
+def curve(output: Path) -> list[Evaluation]:
+    """The history, without what the machine makes of it."""
+    return [replace(each, seconds=0, memory=0) for each in read_history(output / "history.jsonl")]
 
 
 def test_pipelines_hold_no_word_of_the_texts(finished: tuple[Path, Progress], corpus: Path) -> None:
@@ -112,6 +129,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     assert (progress.epoch, progress.step) == (4, 12)
     assert weights(tmp_path / "model-last") == weights(finished[0] / "model-last")
     assert weights(tmp_path / "model-best") == weights(finished[0] / "model-best")
+    assert curve(tmp_path) == curve(finished[0])
 
 
 def test_a_finished_run_has_nothing_to_resume(finished: tuple[Path, Progress], corpus: Path, base: Path) -> None:
