@@ -46,7 +46,7 @@ def convert_cli(
             metavar="WORDS",
             min=0,
             help="Join neighbouring records of a group to docs of at most so many words, so that a sentence is read "
-            "among those around it. 0 leaves each record alone.",
+            "among those around it; in the training split, docs of all lengths up to that. 0 leaves each record alone.",
         ),
     ] = 0,
     format: Annotated[Format, typer.Option(help="Format of the inputs.")] = Format.AUTO,

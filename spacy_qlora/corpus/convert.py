@@ -31,7 +31,8 @@ class Settings:
 
     shares (tuple[float, float, float]): Of train, dev and test; they sum to 1. A split with a share of 0 is not made.
     seed (int): Of the split.
-    join (int): Most words of a doc into which neighbouring records of a split are joined; 0 leaves each alone.
+    join (int): Most words of a doc into which neighbouring records of a split are joined; 0 leaves each alone. The
+        training split gets docs of all lengths up to that.
     format (Format): Of every input.
     lang (str): Language of the tokenizer.
     fine (bool): Whether the package's finer tokenizer makes the tokens, or the language's own.
@@ -83,7 +84,8 @@ def convert(
     files: dict[str, bytes] = {}
     counts = {}
     for name, records in _splits(inputs, settings).items():
-        docs = list(join_records(records, settings.join)) if settings.join else records
+        seed = settings.seed if name == "train" else None
+        docs = list(join_records(records, settings.join, seed)) if settings.join else records
         bar = tqdm(docs, desc=f"{name}.spacy", unit=" docs", delay=1)
         files[f"{name}.spacy"], counts[name] = pack(nlp, bar)
     report = _report(inputs, counts, settings)

@@ -39,6 +39,16 @@ def test_only_neighbours_of_one_group() -> None:
     assert joined([record(1, "a"), record(3, "b"), record(4, "c")], 99) == ["a", "b c"]
 
 
+def test_lengths_differ_where_they_are_drawn() -> None:
+    records = [record(i, "a b c d e") for i in range(2000)]
+    found = list(join_records(records, 200, seed=1))
+    assert found == list(join_records(records, 200, seed=1))
+    sizes = [len(each.text.split()) for each in found]
+    assert sum(sizes) == 10_000
+    assert (min(sizes), max(sizes) > 150, max(sizes) <= 200) == (5, True, True)
+    assert 0.3 < sum(size <= 40 for size in sizes) / len(sizes) < 0.7
+
+
 @given(st.lists(st.text(alphabet="ab \n", min_size=1), min_size=1), st.integers(1, 30))
 def test_nothing_is_lost(texts: list[str], words: int) -> None:
     records = [record(i, text, Mention(0, len(text), "X")) for i, text in enumerate(texts)]
