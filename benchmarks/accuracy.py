@@ -4,8 +4,8 @@
 
 Each recipe is configs/bc5cdr.cfg with a few settings changed, for three seeds. Neighbouring sentences are joined to
 docs of at most 200 words, but for one recipe. The pipeline that was best on the dev split is scored on the test split,
-once, and on the dev split in lone sentences. Takes hours: the file is written after each run, and a run that it holds is not done again. The peer is what
-scispaCy 0.5.4 reports for en_ner_bc5cdr_md.
+once, and on the dev split in lone sentences. Takes hours: the file is written after each run, and a run that it holds
+is not done again. The peer is what scispaCy 0.5.4 reports for en_ner_bc5cdr_md.
 """
 
 from __future__ import annotations
