@@ -63,6 +63,8 @@ MESSAGES = {
     "Q216": "{name}: not on this machine, and HF_HUB_OFFLINE forbids the network. Copy a base here and set SPACY_QLORA_BASE.",
     "Q217": "{source}: its tokenizer tells wrong places of its pieces in the text ({what}). Take another base, "
     "or a tokenizer.json converted by a newer version of transformers.",
+    "Q220": "{source}: not what this base was made from ({name} gives other codes). Name the right checkpoint by --float.",
+    "Q221": "{path}: nothing to draw without the float weights. Name the checkpoint that the base was made from by --float.",
     # Q3xx: the component
     "Q301": "{name}: the pipeline was trained on the base {expected}, but {found} lies in {path}. "
     "Set SPACY_QLORA_BASE to the folder of the right one.",

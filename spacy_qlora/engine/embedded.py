@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.constants import HF_HUB_OFFLINE
+from tokenizers import Tokenizer
 
 from spacy_qlora.errors import InputError, RunError
 
@@ -44,17 +45,21 @@ def downloaded_gguf() -> Iterator[Path]:
         yield path
 
 
-def read_gguf(path: Path) -> tuple[Any, Any]:
-    """RETURNS: transformers' model (float32, Llama classes, whose weights a Mistral loads unchanged) and tokenizer."""
+def read_model(path: Path) -> Any:
+    """RETURNS: transformers' model (float32, Llama classes, whose weights a Mistral loads unchanged)."""
     try:
         import gguf  # noqa: F401
     except ImportError as error:
         raise InputError("Q207", name=NAME) from error
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    return model, tokenizer
+    return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).backend_tokenizer

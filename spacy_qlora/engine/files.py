@@ -47,6 +47,22 @@ def require_place(path: Path, is_ours: Callable[[Path], bool]) -> None:
 
 
 @contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yields the path of a temporary file that takes the place of `path` when the block ends without an error.
+
+    Raises OSError, with the path, where it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
 def new_folder(path: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
     """Yields a temporary folder beside `path` that takes its place when the block ends without an error.
 

