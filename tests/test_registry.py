@@ -12,7 +12,7 @@ NAMES = {
     "thinc_optimizers": {"spacy-qlora.AdamW.v1"},
     "spacy_cli": {"qlora"},
 }
-COMMANDS = ["base", "calibrate", "convert", "evaluate", "inspect", "plan", "train"]
+COMMANDS = ["base", "calibrate", "convert", "evaluate", "inspect", "plan", "pull", "push", "train"]
 LOOKUP = """
 import sys
 import spacy

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -70,7 +70,7 @@ def find_snapshot(name: str, revision: str | None = None, fetch: bool = True) ->
 
     fetch: False leaves the hub alone in any case.
     """
-    with _hub_errors(name):
+    with hub_errors(name):
         try:
             cached = Path(snapshot_download(name, revision=revision, local_files_only=True))
             if all(path.exists() for path in (cached / CONFIG, cached / TOKENIZER, *list_shards(cached))):
@@ -92,19 +92,22 @@ def find_config(setting: str) -> Path:
         return folder / CONFIG
     if setting == embedded.NAME:
         return find_base(setting, None, None) / CONFIG
-    with _hub_errors(setting):
+    with hub_errors(setting):
         return Path(hf_hub_download(setting, CONFIG))
 
 
 @contextmanager
-def _hub_errors(name: str) -> Iterator[None]:
+def hub_errors(name: str) -> Iterator[None]:
+    """Turns what the hub's library raises into an InputError that names `name`."""
     try:
         yield
     except HFValidationError as error:
         raise InputError("Q001", path=name, kind="folder, known name or hub id") from error
     except GatedRepoError as error:
         raise InputError("Q209", name=name) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except OSError as error:  # the library's own are of this kind too
+        if error.errno is not None:  # of the disk
+            raise
         raise InputError("Q211", name=name) from error
 
 
