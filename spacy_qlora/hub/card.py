@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from spacy_qlora.engine import embedded
 from spacy_qlora.engine.info import BaseInfo
+from spacy_qlora.hub.meta import Meta, Scores
 from spacy_qlora.model import NERModel
 
 TAGS = ["spacy", "spacy-qlora", "token-classification", "named-entity-recognition", "lora"]
@@ -49,20 +50,20 @@ entities and finds wrong ones, and no decision about a patient may rest on it. E
 def make_card(
     repo: str,
     models: list[NERModel],
-    meta: dict[str, Any],
+    meta: Meta,
     tokenizer: dict[str, Any] | None,
-    scores: dict[str, Any] | None,
+    scores: Scores | None,
 ) -> ModelCard:
-    """models: What is pushed, trained.  meta: The pipeline's meta.json.  tokenizer: From its config; None for the whole
-    pipeline, which has it.  scores: From `evaluate`; those on the dev split in meta.json if None.
+    """models: What is pushed, trained.  meta: Of the pipeline.
+    tokenizer: From the pipeline's config; None if that is pushed too.
+    scores: On a test split; those in meta, on the dev split, if None.
     """
-    split = "test" if scores else "dev"
-    scores = scores or meta.get("performance", {})
-    base, lang, title = models[0].trained_on, meta["lang"], repo.rpartition("/")[2]
+    split, scores = ("test", scores) if scores else ("dev", meta.scores)
+    base, lang, title = models[0].trained_on, meta.lang, repo.rpartition("/")[2]
     assert base is not None
     data = ModelCardData(
         language=None if lang == "xx" else lang,  # spaCy's for any language, unknown to the hub
-        license=meta.get("license", "").lower().replace(" ", "-") or None,
+        license=meta.license.lower().replace(" ", "-") or None,
         library_name="spacy",
         pipeline_tag="token-classification",
         tags=TAGS,
@@ -120,8 +121,10 @@ def describe(model: NERModel) -> str:
     )
 
 
-def eval_results(scores: dict[str, Any], split: str) -> list[EvalResult] | None:
+def eval_results(scores: Scores | None, split: str) -> list[EvalResult] | None:
     """The scores in all, for the card's model-index."""
+    if scores is None:
+        return None
     return [
         EvalResult(
             task_type="token-classification",
@@ -131,18 +134,16 @@ def eval_results(scores: dict[str, Any], split: str) -> list[EvalResult] | None:
             dataset_split=split,
             metric_type=name,
             metric_name=f"entity {name}",
-            metric_value=round(scores[f"ents_{key}"], 4),
+            metric_value=round(scores["all"][key], 4),
         )
         for key, name in METRICS.items()
-        if scores.get(f"ents_{key}") is not None
-    ] or None
+    ]
 
 
-def score_table(scores: dict[str, Any], split: str) -> str:
-    """The scores in all and per type, as Markdown."""
-    if scores.get("ents_f") is None:
+def score_table(scores: Scores | None, split: str) -> str:
+    """The scores by label and in all, as Markdown."""
+    if scores is None:
         return "None are on record."
-    rows = {**(scores.get("ents_per_type") or {}), "all": {key: scores[f"ents_{key}"] for key in METRICS}}
-    lines = [f"| {name} | {' | '.join(f'{row[key]:.4f}' for key in METRICS)} |" for name, row in rows.items()]
+    lines = [f"| {label} | {' | '.join(f'{row[key]:.4f}' for key in METRICS)} |" for label, row in scores.items()]
     above = f"Of entities on the {split} split: right only where the label and both ends are.\n"
     return "\n".join([above, f"| | {' | '.join(METRICS.values())} |", "|---|---|---|---|", *lines])

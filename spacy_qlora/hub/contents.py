@@ -53,12 +53,9 @@ class Contents:
         ((name, model),) = self.models.items()
         return Contents(self.folder / name, {"": model})
 
-    def files(self) -> list[str]:
-        return list_files(self.folder)
-
     def require_known(self) -> None:
         """Raises InputError where one of the other components keeps a file that no one else may have."""
-        known = set(self.files())
+        known = set(list_files(self.folder))
         for name in self.others:
             for path in (self.folder / name).rglob("*"):
                 if path.is_file() and path.relative_to(self.folder).as_posix() not in known:

@@ -126,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
     def create(self) -> None:
         self.require_writer()
         asked = json.loads(self.body)
-        repo = f"{asked['organization']}/{asked['name']}"
+        repo = f"{asked['organization'] or 'me'}/{asked['name']}"
         if repo in self.server.repositories:
             return self.reply({"url": f"{self.server.url}/{repo}"}, 409)
         private = asked.get("private") or asked.get("visibility") == "private"

@@ -88,6 +88,7 @@ PIPELINES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no config": (lambda folder: (folder / "config.cfg").unlink(), "Q800", "model"),
     "no meta.json": (lambda folder: (folder / "meta.json").unlink(), "Q800", "model"),
     "meta.json broken": (lambda folder: (folder / "meta.json").write_text("[]"), "Q800", "model"),
+    "meta.json of another shape": (change_json("meta.json", labels=["Drug"]), "Q800", "model"),
     "no qlora_ner": (drop_component, "Q800", "model"),
     "a name that leads elsewhere": (climb, "Q800", "model"),
     "not trained": (forget_training, "Q800", "model"),
@@ -117,7 +118,10 @@ def test_two_components_have_no_single_adapter(online: Hub, own: Path) -> None:
     assert "second/head.safetensors" in online.repositories[REPO].files
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"ents_f": 1}', "\xff"])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"ents_f": 1}', '{"ents_p": 1, "ents_r": 1, "ents_f": 1, "ents_per_type": {"X": {}}}', "\xff"],
+)
 def test_wrong_metrics(online: Hub, pipeline: Path, tmp_path: Path, content: str) -> None:
     (tmp_path / "metrics.json").write_bytes(content.encode("latin1"))
     assert_one_line(run("push", pipeline, REPO, "--metrics", tmp_path / "metrics.json"), "Q803", "metrics.json")

@@ -90,7 +90,7 @@ def test_what_is_no_part_of_the_pipeline_stays_here(online: Hub, pipeline: Path,
         (folder / name).write_text("ZQXPATIENT")
     result = run("push", folder, REPO)
     assert result.exit_code == 0, result.output
-    assert f"{online.url}/{REPO}/commit/" in "".join(result.output.split())
+    assert f"{online.url}/{REPO}: {len(contents(pipeline)) + 1} files" in " ".join(result.output.split())
     pushed = online.repositories[REPO].files
     assert set(pushed) == set(contents(pipeline)) | {"README.md", ".gitattributes"}
     assert not any(b"ZQXPATIENT" in data for data in pushed.values())
@@ -124,6 +124,11 @@ def test_other_components_and_a_carried_base_go_along(online: Hub, pipeline: Pat
     assert "is part of it" in online.repositories[REPO].files["README.md"].decode()
     run("push", tmp_path / "model", REPO, "--adapter-only")
     assert not any(name.startswith("base/") for name in online.repositories[REPO].files)
+
+
+def test_a_name_without_an_owner_is_ones_own(online: Hub, pipeline: Path) -> None:
+    assert run("push", pipeline, "en_notes").exit_code == 0
+    assert 'snapshot_download("me/en_notes")' in online.repositories["me/en_notes"].files["README.md"].decode()
 
 
 def test_a_private_repository(online: Hub, pipeline: Path, tmp_path: Path) -> None:
