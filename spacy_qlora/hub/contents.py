@@ -56,10 +56,10 @@ class Contents:
     def require_known(self) -> None:
         """Raises InputError where one of the other components keeps a file that no one else may have."""
         known = set(list_files(self.folder))
-        for name in self.others:
-            for path in (self.folder / name).rglob("*"):
-                if path.is_file() and path.relative_to(self.folder).as_posix() not in known:
-                    raise InputError("Q801", path=path)
+        for path in self.folder.rglob("*"):
+            name = path.relative_to(self.folder)
+            if path.is_file() and name.parts[0] in self.others and name.as_posix() not in known:
+                raise InputError("Q801", path=path)
 
 
 def list_files(folder: Path) -> list[str]:

@@ -20,12 +20,11 @@ def plot_errors(report: Report, path: Path) -> None:
     axes = figure.add_subplot()
     for grid, (label, marker) in GRIDS.items():
         errors = [relative_error(linears, grid) for linears in report.layers()]
-        axes.plot(
-            errors, marker=marker, markersize=4, label=f"{label}, {relative_error(report.linears, grid):.4f} in all"
-        )
-    axes.set(
-        xlabel="layer", ylabel="relative root mean square error", title=f"{report.info.id} in 4 bits, blocks of 64"
-    )
+        total = f"{relative_error(report.linears, grid):.4f} in all"
+        axes.plot(errors, marker=marker, markersize=4, label=f"{label}, {total}")
+    axes.set_title(f"{report.info.id} in 4 bits, blocks of 64")
+    axes.set_xlabel("layer")
+    axes.set_ylabel("relative root mean square error")
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
