@@ -63,6 +63,8 @@ MESSAGES = {
     "Q216": "{name}: not on this machine, and HF_HUB_OFFLINE forbids the network. Copy a base here and set SPACY_QLORA_BASE.",
     "Q217": "{source}: its tokenizer tells wrong places of its pieces in the text ({what}). Take another base, "
     "or a tokenizer.json converted by a newer version of transformers.",
+    "Q220": "{source}: not what this base was made from ({name} gives other codes). Name the right checkpoint by --float.",
+    "Q221": "{path}: nothing to draw without the float weights. Name the checkpoint that the base was made from by --float.",
     # Q3xx: the component
     "Q301": "{name}: the pipeline was trained on the base {expected}, but {found} lies in {path}. "
     "Set SPACY_QLORA_BASE to the folder of the right one.",
@@ -105,6 +107,20 @@ MESSAGES = {
     "Q700": "spacy-qlora.QLoRATransformer.v1: spacy-transformers is missing or does not work here. "
     "Install it with 'pip install \"spacy-qlora[spacy-transformers]\"'.",
     "Q701": "transformer: its listeners cannot be replaced by copies of it. Leave replace_listeners out of the config.",
+    # Q8xx: the hub
+    "Q800": "{path}: no trained qlora_ner in it. Name a folder that 'python -m spacy qlora train' wrote, such as model-best.",
+    "Q801": "{path}: no JSON and no safetensors, so it does not go to the hub. Push with --adapter-only, or package a wheel.",
+    "Q802": "{path}: lists words besides the labels, perhaps those of texts. Save the pipeline by 'python -m spacy qlora "
+    "train' or 'calibrate', or push with --adapter-only.",
+    "Q803": "{path}: no scores. Name the file that 'python -m spacy qlora evaluate' wrote.",
+    "Q804": "{repo}: the hub takes it from those only whom it knows. Run 'hf auth login', or set HF_TOKEN to a valid token.",
+    "Q805": "{repo}: the hub forbids it. Check whose repository it is, and that your token may write.",
+    "Q806": "{repo}: no such repository or revision, or a private one. Check the name, and that 'hf auth login' was run.",
+    "Q807": "{repo}: the hub cannot be reached ({reason}). Check the network and HF_HUB_OFFLINE, and try again.",
+    "Q808": "{repo}: no whole pipeline or adapter of qlora_ner ({reason}). Check the name, or have it pushed again.",
+    "Q809": "{repo}: there already, and public. Make it private on the hub, or push to another name.",
+    "Q810": "{path}: {count} components of the factory qlora_ner, and --adapter-only is for one. Push the whole pipeline.",
+    "Q811": "{repo}: the hub refuses the model card. Check lang and license in meta.json, from which it is filled.",
 }
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 from dataclasses import asdict, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import srsly
@@ -23,6 +23,7 @@ from spacy_qlora.model import NERModel
 CFG, TOKENIZER, HEAD, ADAPTER, BASE = "cfg", "tokenizer.json", "head.safetensors", "adapter", "base"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PARTS = {CFG, TOKENIZER, HEAD, INFO, f"{ADAPTER}/{ADAPTER_WEIGHTS}", f"{ADAPTER}/adapter_config.json"}
+CARD = "README.md"  # lies beside a component that was pushed to the hub without its pipeline
 BASE_FILES = (INFO, "config.json", "model.safetensors", TOKENIZER)
 
 
@@ -76,14 +77,19 @@ def _require_parts(folder: Path) -> None:
     """Raises InputError where something lies in the folder that is no part of a component, or leads out of it."""
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
-        if path.is_dir() or name.name.startswith("."):
+        if path.is_dir() or name.name.startswith(".") or str(name) == CARD:
             continue
-        if str(name) not in PARTS and not (name.parts[0] == BASE and name.name in BASE_FILES and len(name.parts) == 2):
+        if not is_part(name):
             raise InputError("Q308", path=path)
         target = path.resolve()
         # In the hub's cache, files are links into a folder of this name.
         if folder.resolve() not in target.parents and target.parent.name != "blobs":
             raise InputError("Q308", path=path)
+
+
+def is_part(name: PurePath) -> bool:
+    """Whether a component has a file of this name in its folder."""
+    return name.as_posix() in PARTS or (len(name.parts) == 2 and name.parts[0] == BASE and name.name in BASE_FILES)
 
 
 def to_bytes(model: NERModel) -> bytes:

@@ -84,7 +84,11 @@ def load_base(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
     return base
 
 
-def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
+def read_base(folder: Path) -> tuple[BaseInfo, MistralConfig, dict[str, Tensor], Tokenizer]:
+    """What a base's files hold, checked against its fingerprint; the tensors are memory-mapped.
+
+    Raises InputError where a file is missing, cut or not what base.json says.
+    """
     info = BaseInfo.from_folder(folder)
     try:
         fields = json.loads((folder / CONFIG).read_text(encoding="utf8"))
@@ -97,6 +101,11 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
         raise InputError("Q202", path=folder) from error
     if (found := fingerprint(tensors, fields)) != info.fingerprint:
         raise InputError("Q203", path=folder, expected=info.fingerprint[:12], found=found[:12])
+    return info, config, tensors, tokenizer
+
+
+def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
+    info, config, tensors, tokenizer = read_base(folder)
     with torch.device("meta"):
         skeleton = MistralModel(config)
     leaves = {

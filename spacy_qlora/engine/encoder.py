@@ -18,7 +18,7 @@ from spacy_qlora.engine.functions import RMSNorm
 from spacy_qlora.engine.layer import LEAVES, Layer
 from spacy_qlora.engine.lora import PEFT_PREFIX, LoRALinears
 from spacy_qlora.engine.memory import is_out_of_memory
-from spacy_qlora.engine.settings import ClassifierSettings, require
+from spacy_qlora.engine.settings import ClassifierSettings
 from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import RunError
 
@@ -32,11 +32,8 @@ class Encoder(nn.Module):
         self, base: Base, settings: ClassifierSettings, seed: int = 0, make_head: Callable[[], nn.Module] = nn.Identity
     ) -> None:
         super().__init__()
-        leaves, lora, all_layers = base.leaves, settings.lora, base.config.num_hidden_layers
-        depth = settings.layers or all_layers
-        require(depth <= all_layers, "layers", depth, f"at most {all_layers} with {base.info.id}")
-        adapted = settings.adapted_layers or depth
-        require(adapted <= depth, "adapted_layers", adapted, f"at most the {depth} layers that are kept")
+        leaves, lora = base.leaves, settings.lora
+        depth, adapted = settings.depths(base.config.num_hidden_layers, base.info.id)
         self.base, self.settings, self.device = base, settings, base.device
         self.frozen = depth - adapted  # layers below the first adapted one
         self.checkpointed = 0  # so many of the next trade a second forward for the memory of their activations

@@ -31,21 +31,6 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
     path.chmod(0o666 & ~current_umask())
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file all or nothing: whatever stood at the path stays until the new one is whole.
-
-    Raises OSError, with the path, where the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def current_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -59,6 +44,28 @@ def require_place(path: Path, is_ours: Callable[[Path], bool]) -> None:
     """
     if path.exists() and not (path.is_dir() and (is_ours(path) or not any(path.iterdir()))):
         raise InputError("Q004", path=path)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yields the path of a temporary file that takes the place of `path` when the block ends without an error.
+
+    Raises OSError, with the path, where it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file: whatever stood at the path stays until the new one is whole. Raises as `new_file`."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -68,6 +68,10 @@ class Shape:
     def layer_weights(self) -> int:
         return sum(size * out for size, out in self.linears().values())
 
+    def unquantised(self, layers: int) -> int:
+        """Parameters of the embedding and of the norms, with so many layers."""
+        return (self.vocabulary + 2 * layers + 1) * self.hidden
+
 
 @dataclass(frozen=True)
 class Job:
@@ -129,7 +133,7 @@ class Job:
         return {
             "weights in 4 bits": weights // 2,
             "their constants": shape.layers * sum(_constants(a * b) for a, b in shape.linears().values()),
-            "embedding and norms": (shape.vocabulary + 2 * shape.layers + 1) * shape.hidden * self.size,
+            "embedding and norms": shape.unquantised(shape.layers) * self.size,
             "weights kept dequantised": self.resident * shape.layer_weights * self.size,
             "adapter and head": trained * MASTER,
             "their gradients": trained * MASTER,
@@ -147,9 +151,12 @@ class Job:
 
     def trained(self) -> int:
         """How many parameters are trained."""
+        return self.adapted * sum(self.layer_adapter().values()) + (self.shape.hidden + 1) * self.tags
+
+    def layer_adapter(self) -> dict[str, int]:
+        """Parameters that an adapted layer adds, by linear."""
         widths, lora = self.shape.linears(), self.settings.lora
-        adapter = self.adapted * sum(lora.r * sum(widths[name]) for name in lora.target_modules)
-        return adapter + (self.shape.hidden + 1) * self.tags
+        return {name: lora.r * sum(widths[name]) for name in lora.target_modules}
 
     def layer_activations(self, first: bool) -> int:
         """What an adapted layer keeps for its backward pass.

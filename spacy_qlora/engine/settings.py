@@ -55,6 +55,17 @@ class ClassifierSettings:
         first = self.bidirectional_from
         require(first is None or first >= 0, "bidirectional_from", first, "empty or at least 0")
 
+    def depths(self, layers: int, base: str) -> tuple[int, int]:
+        """How many layers are kept of a base that has `layers`, and how many of those, from the top, are adapted.
+
+        base: Its name, for errors. Raises InputError where there are too few.
+        """
+        depth = self.layers or layers
+        require(depth <= layers, "layers", depth, f"at most {layers} with {base}")
+        adapted = self.adapted_layers or depth
+        require(adapted <= depth, "adapted_layers", adapted, f"at most the {depth} layers that are kept")
+        return depth, adapted
+
 
 @dataclass(frozen=True)
 class OptimizerSettings:

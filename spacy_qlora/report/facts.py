@@ -10,9 +10,9 @@ from importlib.metadata import version
 import torch
 from spacy.language import Language
 
+from spacy_qlora.adapted import find_device
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.memory import MIB, peak_memory
-from spacy_qlora.model import find_device
 from spacy_qlora.training.history import Evaluation
 
 PACKAGES = ("spacy-qlora", "spacy", "torch", "transformers")

@@ -10,8 +10,9 @@ from spacy import util
 from thinc.api import Config
 from wasabi import table
 
-from spacy_qlora.engine.memory import MIB, Job
+from spacy_qlora.engine.memory import MIB, Job, Shape
 from spacy_qlora.engine.plan import fit, read_size
+from spacy_qlora.engine.settings import LoopSettings
 from spacy_qlora.engine.source import read_shape
 from spacy_qlora.errors import InputError
 from spacy_qlora.settings import NERSettings
@@ -28,8 +29,17 @@ def plan(path: Path, config: Config, memory: str | None) -> str:
     """
     settings = read_ner_settings(path, config)
     loop = read_loop_settings(path, config.get("qlora", {}))
-    job = Job.usual(
-        read_shape(settings.base),
+    job = make_job(settings, loop, read_shape(settings.base))
+    columns = {"as configured": (job, loop.accumulate)}
+    if budget := memory or loop.memory_budget:
+        columns[f"within {budget}"] = fit(job, loop.accumulate, read_size(budget))
+    return draw(columns)
+
+
+def make_job(settings: NERSettings, loop: LoopSettings, shape: Shape) -> Job:
+    """What a config describes, with `LABELS` labels."""
+    return Job.usual(
+        shape,
         settings.classifier,
         loop,
         tags=2 * LABELS + 1,
@@ -37,10 +47,6 @@ def plan(path: Path, config: Config, memory: str | None) -> str:
         size=getattr(torch, settings.compute_dtype).itemsize,
         device=device_type(settings.device),
     )
-    columns = {"as configured": (job, loop.accumulate)}
-    if budget := memory or loop.memory_budget:
-        columns[f"within {budget}"] = fit(job, loop.accumulate, read_size(budget))
-    return draw(columns)
 
 
 def read_ner_settings(path: Path, config: Config) -> NERSettings:

@@ -1,0 +1,1 @@
+"""Pipelines to and from the Hugging Face hub."""
