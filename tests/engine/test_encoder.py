@@ -1,0 +1,81 @@
+"""The adapted base without a head: what others learn from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spacy_qlora.engine.base import Base, load_base
+from spacy_qlora.engine.encoder import Encoder
+from spacy_qlora.engine.optimizer import AdapterOptimizer
+from spacy_qlora.engine.settings import ClassifierSettings, OptimizerSettings
+from spacy_qlora.engine.window import Window
+
+HIDDEN = 64
+LENGTHS = (3, 30, 1, 17, 8)
+
+
+@pytest.fixture
+def loaded(base: Path) -> Base:
+    return load_base(base, torch.device("cpu"), torch.float32)
+
+
+def make(base: Base) -> Encoder:
+    """An encoder whose adapter is no longer zero."""
+    encoder = Encoder(base, ClassifierSettings())
+    generator = torch.Generator().manual_seed(1)
+    encoder.load_trained(
+        {name: 0.1 * torch.randn(weight.shape, generator=generator) for name, weight in encoder.adapter.items()}, {}
+    )
+    return encoder
+
+
+def windows() -> list[Window]:
+    random = np.random.default_rng(0)
+    places = [np.arange(0, length, 2) for length in LENGTHS]
+    return [Window(random.integers(2, 320, n), own, own) for n, own in zip(LENGTHS, places, strict=True)]
+
+
+def test_nothing_but_the_adapter_is_trained_and_saved(loaded: Base) -> None:
+    encoder = make(loaded)
+    assert dict(encoder.named_trained()) == encoder.adapter
+    adapter, head = encoder.trained()
+    assert adapter.keys() == encoder.adapter.keys()
+    assert head == {}
+
+
+@pytest.mark.parametrize("budget", [1, 40, 10_000])
+def test_states_for_training_are_those_of_prediction(loaded: Base, budget: int) -> None:
+    encoder = make(loaded)
+    rows, _ = encoder.begin(windows(), budget)
+    for row, predicted, window in zip(rows, encoder.predict(windows(), budget), windows(), strict=True):
+        assert row.shape == (len(window.words), HIDDEN)
+        assert not row.requires_grad
+        np.testing.assert_allclose(row, predicted, atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [1, 40, 10_000])
+def test_gradients_given_back_are_those_of_the_states_themselves(loaded: Base, budget: int) -> None:
+    encoder, generator = make(loaded), torch.Generator().manual_seed(2)
+    rows, backward = encoder.begin(windows(), budget)
+    weights = [torch.randn(row.shape, generator=generator) for row in rows]
+    backward(weights)
+    found = {name: weight.grad.clone() for name, weight in encoder.adapter.items()}
+    encoder.zero_grad()
+    for window, weight in zip(windows(), weights, strict=True):
+        (encoder(encoder.collate([window])) * weight).sum().backward()
+    for name, weight in encoder.adapter.items():
+        torch.testing.assert_close(found[name], weight.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_it_has_an_optimizer_without_a_head(loaded: Base) -> None:
+    encoder = make(loaded)
+    optimizer = AdapterOptimizer(encoder, OptimizerSettings(), total=0)
+    before = encoder.trained()[0]
+    rows, backward = encoder.begin(windows(), 64)
+    backward(rows)
+    assert optimizer.step(1) > 0
+    assert all(not torch.equal(before[name], weight) for name, weight in encoder.adapter.items())
