@@ -10,6 +10,8 @@ from typing import Any
 
 from wasabi import msg
 
+from spacy_qlora.engine.files import write_whole
+
 HEADER = ("", "P", "R", "F", "Support")
 
 
@@ -50,15 +52,5 @@ def require_writable(path: Path) -> None:
 
 
 def write_scores(path: Path, scores: dict[str, Any]) -> None:
-    """Writes JSON all or nothing: whatever stood at the path stays until the new file is whole.
-
-    RAISES (OSError): The file cannot be written; it names the path.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Writes JSON. RAISES (OSError): As `write_whole`."""
+    write_whole(path, json.dumps(scores, indent=2, allow_nan=False) + "\n")
