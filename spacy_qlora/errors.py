@@ -99,6 +99,12 @@ MESSAGES = {
     "Q505": "{path}: gold labels that the pipeline cannot predict: {labels} (its labels: {known}). "
     "Name a pipeline trained on them, or data with its labels.",
     "Q506": "{path}, record {record}: {length} characters, more than the pipeline's limit of {limit}. Split the record.",
+    # Q6xx: search
+    "Q600": "search needs the package optuna. Install it with 'pip install \"spacy-qlora[search]\"'.",
+    "Q601": "{path}: holds the search of another run (changed: {changed}). Restore that, or choose another output folder.",
+    "Q602": "{path}: {problem}. Mend the space; 'python -m spacy qlora search --help' shows one.",
+    "Q603": "{path}: damaged, or no study. Remove it, or choose another output folder.",
+    "Q604": "{path}: none of its {count} trials came to its end; trials.csv says why. Lower the rates or the memory that they take.",
 }
 
 

@@ -1,0 +1,104 @@
+"""One trial: a run of the engine's loop with some settings changed, given up where it falls behind the others."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+from spacy.training.loop import create_evaluation_callback
+from thinc.api import Config
+
+from spacy_qlora.engine.loop import Hooks, Loop, Progress
+from spacy_qlora.engine.memory import forget_peak, is_out_of_memory
+from spacy_qlora.errors import QLoRAError
+from spacy_qlora.search.display import Display
+from spacy_qlora.search.rows import is_own, settings
+from spacy_qlora.search.study import FAILURES, TOO_LARGE, Outcome, Taken
+from spacy_qlora.training.run import STATE, Run, prepare
+from spacy_qlora.training.stop import Stop
+
+EVALUATIONS = 3  # an epoch, where the config's eval_frequency is 0: a trial that is far behind ends early
+
+
+def trial_config(config: Config, trial: Trial | FrozenTrial) -> Config:
+    """The config with a trial's settings: `spacy qlora train` gives the same score with it."""
+    changed = config.copy()
+    for name, value in settings(trial).items():
+        *sections, key = name.split(".")
+        place: Any = changed
+        for section in sections:
+            place = place[section]
+        place[key] = value
+    if "eval_frequency" in trial.user_attrs:
+        changed["training"]["eval_frequency"] = trial.user_attrs["eval_frequency"]
+    return changed
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs trials.  path: Of the config, for errors.  config: What all trials start from."""
+
+    path: Path
+    config: Config
+    stop: Stop
+    display: Display
+
+    def run(self, taken: Taken) -> Outcome:
+        """Raises InputError where the settings are wrong, and StopRun where a signal came."""
+        try:
+            return Outcome(TrialState.COMPLETE, self._train(taken))
+        except optuna.TrialPruned:
+            return Outcome(TrialState.PRUNED)
+        except QLoRAError as error:
+            if error.code not in (*FAILURES, TOO_LARGE):
+                raise
+            return Outcome(TrialState.PRUNED if error.code == TOO_LARGE else TrialState.FAIL, reason=error.code)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return Outcome(TrialState.FAIL, reason="Q415")
+        finally:
+            gc.collect()  # a trial's tensors, before the next one needs the room
+
+    def _train(self, taken: Taken) -> float:
+        """RETURNS: The best score on the dev split."""
+        with self.stop.at_once():
+            run = prepare(self.path, trial_config(self.config, taken.trial))
+            loop = run.make_loop(taken.folder / STATE)
+        forget_peak(loop.classifier.device)  # that of the trials before
+        if not loop.schedule.eval_frequency:
+            loop.schedule = replace(loop.schedule, eval_frequency=math.ceil(loop.epoch_steps / EVALUATIONS))
+            taken.trial.set_user_attr("eval_frequency", loop.schedule.eval_frequency)
+        with self.display.steps(taken.trial.number, loop) as show:
+            return loop.run(self._hooks(run, loop, taken.trial, show)).best
+
+    def _hooks(self, run: Run, loop: Loop, trial: Trial, show: Callable[[Progress], None]) -> Hooks:
+        weighted = create_evaluation_callback(run.nlp, run.config.dev, run.config.training["score_weights"])
+        pieces = sum(len(window) for window in loop.windows)
+        reported = 0
+
+        def evaluate() -> float:
+            with self.stop.at_once():
+                return weighted()[0]
+
+        def on_evaluation(progress: Progress, best: bool) -> None:
+            nonlocal reported
+            # In thirds of an epoch: trials whose steps differ are compared where they have seen as much.
+            seen = round(EVALUATIONS * progress.pieces / pieces)
+            if seen > reported:
+                reported = seen
+                trial.report(progress.best, seen)
+                if trial.should_prune() and not is_own(trial):
+                    raise optuna.TrialPruned
+
+        def on_step(progress: Progress) -> None:
+            show(progress)
+            self.stop.check()
+
+        return Hooks(evaluate, on_evaluation, on_step)
