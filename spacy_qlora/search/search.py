@@ -15,13 +15,14 @@ from thinc.api import Config
 from wasabi import msg
 
 from spacy_qlora.engine.files import require_place
+from spacy_qlora.engine.loop import usual_job
 from spacy_qlora.engine.plan import read_size
 from spacy_qlora.errors import RunError
 from spacy_qlora.search.display import Display
 from spacy_qlora.search.results import BEST, ENOUGH, IMPORTANCE, TRIALS, write_results
 from spacy_qlora.search.rows import is_own
 from spacy_qlora.search.space import make_space
-from spacy_qlora.search.study import FILE, SharedStudy, is_run
+from spacy_qlora.search.study import FILE, SharedStudy
 from spacy_qlora.search.trial import Runner
 from spacy_qlora.training.run import Run, prepare, read_corpus
 from spacy_qlora.training.stop import stop_on_signals
@@ -39,14 +40,15 @@ def search(path: Path, config: Config, output: Path, space: str, trials: float, 
     quieten()
     require_place(output, is_ours=lambda folder: (folder / FILE).exists())
     given = prepare(path, config)
-    base = given.ner.model.classifier.base  # as long as it is held, the trials share it
+    classifier, loop = given.ner.model.classifier, given.config.loop
+    base, job = classifier.base, usual_job(classifier, given.windows, loop)  # while base is held, the trials share it
     config = filled(given)
     seed, fixed = given.config.schedule.seed, made_of(path, given, config)
     shared = SharedStudy(output, make_space(space, given, config), fixed, seed)
-    del given  # its adapter
+    del given, classifier  # the adapter, but not the base
     print(f"{base.info.id}, searched over\n{shared.space}")
     with stop_on_signals() as stop, Display(shared, trials) as display:
-        runner = Runner(path, config, stop, display)
+        runner = Runner(path, config, job, stop, display)
         while time.monotonic() < until and (taken := shared.take(trials)):
             try:
                 outcome = runner.run(taken)
@@ -101,8 +103,8 @@ def conclude(shared: SharedStudy) -> None:
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if any(trial.state == TrialState.RUNNING for trial in trials):
         msg.info("Another process still runs a trial, and will write what comes of it.")
-    elif best is None:
-        raise RunError("Q604", path=shared.folder / TRIALS, count=sum(map(is_run, trials)))
+    elif best is None and trials:
+        raise RunError("Q604", path=shared.folder / TRIALS, count=len(trials))
     if best is None:
         return
     if len(complete) < ENOUGH:

@@ -45,7 +45,7 @@ def make_space(name: str, run: Run, config: Config) -> Space:
 
 
 def default_space(run: Run) -> dict[str, Any]:
-    """Around what has served well; no trial takes more epochs than the config's own."""
+    """Around what has served well. No trial takes more epochs or fewer steps in each than the config's own."""
     loop, settings, epochs = run.config.loop, run.ner.settings.classifier, run.config.schedule.max_epochs
     layers = settings.layers or run.ner.model.classifier.base.config.num_hidden_layers
     third = layers // 3
@@ -58,7 +58,7 @@ def default_space(run: Run) -> dict[str, Any]:
         f"{component}.bidirectional_from": [0, third],
         "training.optimizer.adapter_lr": {"low": 1e-4, "high": 1e-3, "log": True},
         "training.optimizer.head_lr": {"low": 5e-4, "high": 5e-3, "log": True},
-        f"qlora.{batch}": [math.ceil(size / 2), size, 2 * size],
+        f"qlora.{batch}": [math.ceil(size / 2), size],
     }
     if epochs:
         space["training.max_epochs"] = [math.ceil(epochs / 2), epochs]

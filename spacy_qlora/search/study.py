@@ -25,7 +25,7 @@ REPEATED = "repeated"
 RANDOM = 5  # trials before TPE learns from them
 COMPLETE = 2  # trials before others are pruned by their median
 WARMUP = 2  # evaluations that no trial is pruned before: rates still rise at the first
-VAIN = 100  # trials in a row that cost no run: the space holds nothing new that fits
+VAIN = 50  # trials in a row that cost no run: the space holds nothing new that fits
 KILLS = 3  # of the process that ran it, and a trial is not tried again
 
 
@@ -92,7 +92,10 @@ class SharedStudy:
             self.study.set_user_attr(name, value)
 
     def trials(self) -> list[FrozenTrial]:
-        """All that were begun, in the order of their numbers."""
+        """All that were begun, in the order of their numbers, but for settings that were drawn again."""
+        return [trial for trial in self._drawn() if trial.user_attrs.get("reason") != REPEATED]
+
+    def _drawn(self) -> list[FrozenTrial]:
         return [trial for trial in self.study.get_trials() if trial.state != TrialState.WAITING]
 
     def best(self) -> FrozenTrial | None:
@@ -104,7 +107,7 @@ class SharedStudy:
         with self.lock:
             self._give_up_lost()
             while True:
-                trials = self.trials()
+                trials = self._drawn()
                 if sum(map(is_run, trials)) >= most or (not any(map(is_run, trials[-VAIN:])) and len(trials) >= VAIN):
                     return None
                 # By the number of trials: the same search tries the same again, also where processes take turns.

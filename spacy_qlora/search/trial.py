@@ -15,11 +15,14 @@ from spacy.training.loop import create_evaluation_callback
 from thinc.api import Config
 
 from spacy_qlora.engine.loop import Hooks, Loop, Progress
-from spacy_qlora.engine.memory import forget_peak, is_out_of_memory
+from spacy_qlora.engine.memory import Job, forget_peak, is_out_of_memory
+from spacy_qlora.engine.plan import fit, read_size
 from spacy_qlora.errors import QLoRAError
 from spacy_qlora.search.display import Display
 from spacy_qlora.search.rows import is_own, settings
 from spacy_qlora.search.study import FAILURES, TOO_LARGE, Outcome, Taken
+from spacy_qlora.training.config import read_loop_settings
+from spacy_qlora.training.plan import read_ner_settings
 from spacy_qlora.training.run import STATE, Run, prepare
 from spacy_qlora.training.stop import Stop
 
@@ -42,10 +45,14 @@ def trial_config(config: Config, trial: Trial | FrozenTrial) -> Config:
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs trials.  path: Of the config, for errors.  config: What all trials start from."""
+    """Runs trials.
+
+    path: Of the config, for errors.  config: What all trials start from.  job: Its run, for the plan of others' memory.
+    """
 
     path: Path
     config: Config
+    job: Job
     stop: Stop
     display: Display
 
@@ -68,8 +75,10 @@ class Runner:
 
     def _train(self, taken: Taken) -> float:
         """RETURNS: The best score on the dev split."""
+        config = trial_config(self.config, taken.trial)
         with self.stop.at_once():
-            run = prepare(self.path, trial_config(self.config, taken.trial))
+            self._require_memory(config)
+            run = prepare(self.path, config)
             loop = run.make_loop(taken.folder / STATE)
         forget_peak(loop.classifier.device)  # that of the trials before
         if not loop.schedule.eval_frequency:
@@ -77,6 +86,15 @@ class Runner:
             taken.trial.set_user_attr("eval_frequency", loop.schedule.eval_frequency)
         with self.display.steps(taken.trial.number, loop) as show:
             return loop.run(self._hooks(run, loop, taken.trial, show)).best
+
+    def _require_memory(self, config: Config) -> None:
+        """Raises InputError where no plan makes a trial fit its budget, before anything is read or made for it."""
+        loop = read_loop_settings(self.path, config["qlora"])
+        if loop.memory_budget:
+            classifier, job = read_ner_settings(self.path, config).classifier, self.job
+            words_a_piece = job.words / job.pieces
+            job = Job.usual(job.shape, classifier, loop, job.tags, job.length, words_a_piece, job.size, job.device)
+            fit(job, loop.accumulate, read_size(loop.memory_budget))
 
     def _hooks(self, run: Run, loop: Loop, trial: Trial, show: Callable[[Progress], None]) -> Hooks:
         weighted = create_evaluation_callback(run.nlp, run.config.dev, run.config.training["score_weights"])
