@@ -190,11 +190,6 @@ class Loop:
             list(by_budget(lengths, settings.batch_pieces, sorted(group, key=lambda i: lengths[i]))) for group in groups
         ]
 
-    @property
-    def epoch_steps(self) -> int:
-        """Steps of the first epoch; the others have about as many."""
-        return len(self._plan(0))
-
     def _total_steps(self) -> int:
         """Steps of the whole run, 0 if it has no end."""
         limit = self.schedule.max_steps or math.inf

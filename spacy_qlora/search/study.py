@@ -24,7 +24,6 @@ FAILURES, TOO_LARGE = ("Q402", "Q415", "Q416"), "Q414"
 REPEATED = "repeated"
 RANDOM = 5  # trials before TPE learns from them
 COMPLETE = 2  # trials before others are pruned by their median
-WARMUP = 2  # evaluations that no trial is pruned before: rates still rise at the first
 VAIN = 50  # trials in a row that cost no run: the space holds nothing new that fits
 KILLS = 3  # of the process that ran it, and a trial is not tried again
 
@@ -77,7 +76,7 @@ class SharedStudy:
     def _open(self) -> Study:
         url = f"sqlite:///{self.folder.absolute() / FILE}"
         storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-        pruner = optuna.pruners.MedianPruner(COMPLETE, WARMUP)
+        pruner = optuna.pruners.MedianPruner(COMPLETE)
         return optuna.create_study(
             storage=storage, study_name="search", direction="maximize", load_if_exists=True, pruner=pruner
         )

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from spacy.training.loop import create_evaluation_callback
 from thinc.api import Config
 
-from spacy_qlora.engine.loop import Hooks, Loop, Progress
+from spacy_qlora.engine.loop import Hooks, Progress
 from spacy_qlora.engine.memory import Job, forget_peak, is_out_of_memory
 from spacy_qlora.engine.plan import fit, read_size
 from spacy_qlora.errors import QLoRAError
@@ -26,7 +26,9 @@ from spacy_qlora.training.plan import read_ner_settings
 from spacy_qlora.training.run import STATE, Run, prepare
 from spacy_qlora.training.stop import Stop
 
-EVALUATIONS = 3  # an epoch, where the config's eval_frequency is 0: a trial that is far behind ends early
+# A trial is compared with others after each sixth of its steps, the first time when its rates have risen. Where the
+# config's eval_frequency is 0, it is evaluated so often.
+PARTS = 6
 
 
 def trial_config(config: Config, trial: Trial | FrozenTrial) -> Config:
@@ -82,10 +84,10 @@ class Runner:
             loop = run.make_loop(taken.folder / STATE)
         forget_peak(loop.classifier.device)  # that of the trials before
         if not loop.schedule.eval_frequency:
-            loop.schedule = replace(loop.schedule, eval_frequency=math.ceil(loop.epoch_steps / EVALUATIONS))
+            loop.schedule = replace(loop.schedule, eval_frequency=math.ceil(loop.total_steps / PARTS))
             taken.trial.set_user_attr("eval_frequency", loop.schedule.eval_frequency)
         with self.display.steps(taken.trial.number, loop) as show:
-            return loop.run(self._hooks(run, loop, taken.trial, show)).best
+            return loop.run(self._hooks(run, loop.total_steps, taken.trial, show)).best
 
     def _require_memory(self, config: Config) -> None:
         """Raises InputError where no plan makes a trial fit its budget, before anything is read or made for it."""
@@ -96,9 +98,9 @@ class Runner:
             job = Job.usual(job.shape, classifier, loop, job.tags, job.length, words_a_piece, job.size, job.device)
             fit(job, loop.accumulate, read_size(loop.memory_budget))
 
-    def _hooks(self, run: Run, loop: Loop, trial: Trial, show: Callable[[Progress], None]) -> Hooks:
+    def _hooks(self, run: Run, steps: int, trial: Trial, show: Callable[[Progress], None]) -> Hooks:
+        """steps: Of the whole run; 0 if it has no end, and then it is compared after each epoch."""
         weighted = create_evaluation_callback(run.nlp, run.config.dev, run.config.training["score_weights"])
-        pieces = sum(len(window) for window in loop.windows)
         reported = 0
 
         def evaluate() -> float:
@@ -107,11 +109,10 @@ class Runner:
 
         def on_evaluation(progress: Progress, best: bool) -> None:
             nonlocal reported
-            # In thirds of an epoch: trials whose steps differ are compared where they have seen as much.
-            seen = round(EVALUATIONS * progress.pieces / pieces)
-            if seen > reported:
-                reported = seen
-                trial.report(progress.best, seen)
+            part = round(PARTS * progress.step / steps) if steps else progress.epoch
+            if part > reported:
+                reported = part
+                trial.report(progress.best, part)
                 if trial.should_prune() and not is_own(trial):
                     raise optuna.TrialPruned
 
