@@ -105,6 +105,7 @@ MESSAGES = {
     "Q602": "{path}: {problem}. Mend the space; 'python -m spacy qlora search --help' shows one.",
     "Q603": "{path}: damaged, or no study. Remove it, or choose another output folder.",
     "Q604": "{path}: none of its {count} trials came to its end; trials.csv says why. Lower the rates or the memory that they take.",
+    "Q605": "{path}: cannot be read or written any more. Check the disk and its free space, and run the command again.",
 }
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import matplotlib
 import optuna
+from optuna.exceptions import OptunaError
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 from thinc.api import Config
 from wasabi import msg
 
@@ -22,7 +24,7 @@ from spacy_qlora.search.display import Display
 from spacy_qlora.search.results import BEST, ENOUGH, IMPORTANCE, TRIALS, write_results
 from spacy_qlora.search.rows import is_own
 from spacy_qlora.search.space import make_space
-from spacy_qlora.search.study import FILE, SharedStudy
+from spacy_qlora.search.study import FILE, SharedStudy, Taken, is_study
 from spacy_qlora.search.trial import Runner
 from spacy_qlora.training.run import Run, prepare, read_corpus
 from spacy_qlora.training.stop import stop_on_signals
@@ -38,7 +40,7 @@ def search(path: Path, config: Config, output: Path, space: str, trials: float, 
     """
     until = time.monotonic() + 60 * minutes
     quieten()
-    require_place(output, is_ours=lambda folder: (folder / FILE).exists())
+    require_place(output, is_ours=is_study)
     given = prepare(path, config)
     classifier, loop = given.ner.model.classifier, given.config.loop
     base, job = classifier.base, usual_job(classifier, given.windows, loop)  # while base is held, the trials share it
@@ -47,18 +49,26 @@ def search(path: Path, config: Config, output: Path, space: str, trials: float, 
     shared = SharedStudy(output, make_space(space, given, config), fixed, seed)
     del given, classifier  # the adapter, but not the base
     print(f"{base.info.id}, searched over\n{shared.space}")
-    with stop_on_signals() as stop, Display(shared, trials) as display:
-        runner = Runner(path, config, job, stop, display)
-        while time.monotonic() < until and (taken := shared.take(trials)):
-            try:
-                outcome = runner.run(taken)
-            except BaseException:
-                shared.give_back(taken)
-                raise
-            shared.finish(taken, outcome)
-            write_results(shared, config)
-            display.finished(taken.trial.number)
+    try:
+        with stop_on_signals() as stop, Display(shared, trials) as display:
+            runner = Runner(path, config, job, stop, display)
+            while time.monotonic() < until and (taken := shared.take(trials)):
+                run_trial(runner, shared, taken)
+                write_results(shared, config)
+                display.finished(taken.trial.number)
+    except (SQLAlchemyError, OptunaError) as error:
+        raise RunError("Q605", path=output / FILE) from error
     conclude(shared)
+
+
+def run_trial(runner: Runner, shared: SharedStudy, taken: Taken) -> None:
+    """The trial is given back where anything but its own end ends it."""
+    try:
+        outcome = runner.run(taken)
+    except BaseException:
+        shared.give_back(taken)
+        raise
+    shared.finish(taken, outcome)
 
 
 def quieten() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import distribution_to_json
+from optuna.exceptions import OptunaError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from spacy_qlora.errors import InputError
 from spacy_qlora.search.space import Space
 
-FILE = "study.db"
+FILE, LOCK = "study.db", ".lock"
 # What a trial may end by and still counts as one; no other error is the trial's own. Q414 is known before it starts.
 FAILURES, TOO_LARGE = ("Q402", "Q415", "Q416"), "Q414"
 REPEATED = "repeated"
@@ -63,11 +63,11 @@ class SharedStudy:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.space, self.seed = folder, space, seed
-        self.lock = FileLock(folder / ".lock")
+        self.lock = FileLock(folder / LOCK)
         with self.lock:
             try:
                 self.study = self._open()
-            except (SQLAlchemyError, RuntimeError, AssertionError) as error:  # optuna has no error of its own for it
+            except (SQLAlchemyError, OptunaError, RuntimeError, AssertionError) as error:
                 raise InputError("Q603", path=folder / FILE) from error
             self._require(made_of)
             if not self.study.get_trials(deepcopy=False):
@@ -83,12 +83,12 @@ class SharedStudy:
 
     def _require(self, made_of: Mapping[str, str]) -> None:
         space = {name: distribution_to_json(each) for name, each in self.space.distributions.items()}
-        now = {**made_of, "space": json.dumps(space)}
-        before = self.study.user_attrs
-        if changed := [name for name in now if before and before.get(name) != now[name]]:
+        now = {**made_of, "space": space}
+        before = self.study.user_attrs.get("made_of")
+        if before is None:
+            self.study.set_user_attr("made_of", now)
+        elif changed := [name for name in now if now[name] != before.get(name)]:
             raise InputError("Q601", path=self.folder, changed=", ".join(changed))
-        for name, value in now.items():
-            self.study.set_user_attr(name, value)
 
     def trials(self) -> list[FrozenTrial]:
         """All that were begun, in the order of their numbers, but for settings that were drawn again."""
@@ -116,25 +116,28 @@ class SharedStudy:
                 trial = self.study.ask(self.space.distributions)
                 if not any(is_known(each) and each.params == trial.params for each in trials):
                     return self._claim(trial)
-                self.study.tell(self._marked(trial, REPEATED), state=TrialState.FAIL)
+                trial.set_user_attr("reason", REPEATED)
+                self.study.tell(trial, state=TrialState.FAIL)
 
     def _claim(self, trial: Trial) -> Taken:
         folder = self._place(trial.number)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        lock = FileLock(folder / ".lock")
+        lock = FileLock(folder / LOCK)
         lock.acquire()
         return Taken(trial, folder, lock)
 
     def finish(self, taken: Taken, outcome: Outcome) -> None:
         with self.lock:
-            self.study.tell(self._marked(taken.trial, outcome.reason), outcome.value, outcome.state)
+            if outcome.reason:
+                taken.trial.set_user_attr("reason", outcome.reason)
+            self.study.tell(taken.trial, outcome.value, outcome.state)
             self._clear(taken)
 
     def give_back(self, taken: Taken) -> None:
         """The trial has not run to its end: the same settings shall be tried again."""
         with self.lock:
-            self._again(taken.trial.number, killed=False)
+            self._again(taken.trial, kills=0)
             self._clear(taken)
 
     def _clear(self, taken: Taken) -> None:
@@ -143,28 +146,28 @@ class SharedStudy:
 
     def _give_up_lost(self) -> None:
         """Trials whose process is gone, and the folders that killed ones left."""
-        dead = {path for path in self.folder.glob("trial-*") if not is_held(path / ".lock")}
+        dead = {path for path in self.folder.glob("trial-*") if not is_held(path / LOCK)}
         for trial in self.trials():
             place = self._place(trial.number)
             if trial.state == TrialState.RUNNING and (place in dead or not place.exists()):
-                self._again(trial.number, killed=True)
+                self._again(trial, kills=1)
         for path in dead:
             shutil.rmtree(path, ignore_errors=True)
 
-    def _again(self, number: int, killed: bool) -> None:
-        told = self.study.tell(number, state=TrialState.FAIL)
-        kills = told.user_attrs.get("kills", 0) + killed
-        if kills < KILLS:
-            self.study.enqueue_trial(told.params, user_attrs={**told.user_attrs, "kills": kills})
+    def _again(self, trial: Trial | FrozenTrial, kills: int) -> None:
+        """kills: How often, since it was taken, the process that ran it was killed."""
+        kills += trial.user_attrs.get("kills", 0)
+        if kills < KILLS:  # first, so that a process killed in between leaves it twice rather than never
+            self.study.enqueue_trial(trial.params, user_attrs={**trial.user_attrs, "kills": kills})
+        self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _place(self, number: int) -> Path:
         return self.folder / f"trial-{number}"
 
-    @staticmethod
-    def _marked(trial: Trial, reason: str) -> Trial:
-        if reason:
-            trial.set_user_attr("reason", reason)
-        return trial
+
+def is_study(folder: Path) -> bool:
+    """Whether a search has been there, or another process begins one right now."""
+    return (folder / FILE).exists() or (folder / LOCK).exists()
 
 
 def is_run(trial: FrozenTrial) -> bool:

@@ -180,6 +180,16 @@ def test_wrong_input_ends_a_search_at_once(place: Place) -> None:
         place.run(9, qlora__memory_budget="much")
 
 
+def test_a_study_that_breaks(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damage(bar: display.Bar, progress: Progress) -> None:
+        (place.output / "study.db").write_bytes(b"no database" * 20_000)
+
+    monkeypatch.setattr(display.Bar, "on_step", damage)
+    with pytest.raises(QLoRAError, match="Check the disk") as raised:
+        place.run(1)
+    assert raised.value.code == "Q605"
+
+
 def test_no_trial_begins_when_the_time_is_over(place: Place) -> None:
     place.run(9, minutes=0)
     assert place.files() == [".lock", "study.db"]
