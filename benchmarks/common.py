@@ -25,10 +25,14 @@ HERE = Path(__file__).parent
 VERSIONS = ("spacy-qlora", "torch", "transformers", "peft", "bitsandbytes", "spacy")
 
 
-def parse(description: str | None) -> argparse.Namespace:
+def parse(description: str | None, data: bool = True) -> argparse.Namespace:
+    """data: Whether the program reads a corpus."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True, help="a folder that `python -m spacy qlora base` made")
-    parser.add_argument("--data", type=Path, required=True, help="a folder of train.jsonl and dev.jsonl, in BIO-JSON")
+    if data:
+        parser.add_argument(
+            "--data", type=Path, required=True, help="a folder of train.jsonl and dev.jsonl, in BIO-JSON"
+        )
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     parser.add_argument(
         "--quick", action="store_true", help="few texts, one round: shows that it runs, measures nothing"

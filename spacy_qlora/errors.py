@@ -103,6 +103,13 @@ MESSAGES = {
     "Q506": "{path}, record {record}: {length} characters, more than the pipeline's limit of {limit}. Split the record.",
     "Q510": "{path}, line {line}: not as 'python -m spacy qlora train' writes it. Restore the file, or remove it.",
     "Q511": "{path}: not as 'python -m spacy qlora search' writes it. Name the folder of a search.",
+    # Q6xx: search
+    "Q600": "search needs the package optuna. Install it with 'pip install \"spacy-qlora[search]\"'.",
+    "Q601": "{path}: holds the search of another run (changed: {changed}). Restore that, or choose another output folder.",
+    "Q602": "{path}: {problem}. Mend the space; 'python -m spacy qlora search --help' shows one.",
+    "Q603": "{path}: damaged, or no study. Remove it, or choose another output folder.",
+    "Q604": "{path}: none of its {count} trials came to its end; trials.csv says why. Lower the rates or the memory that they take.",
+    "Q605": "{path}: cannot be read or written any more. Check the disk and its free space, and run the command again.",
     # Q7xx: the bridge to spacy-transformers
     "Q700": "spacy-qlora.QLoRATransformer.v1: spacy-transformers is missing or does not work here. "
     "Install it with 'pip install \"spacy-qlora[spacy-transformers]\"'.",

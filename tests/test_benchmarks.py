@@ -60,6 +60,17 @@ def test_comparisons_run(program: str, base: Path, data: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_the_search_runs(base: Path, tmp_path: Path) -> None:
+    done = run("search.py", "--base", base, "--output", tmp_path / "out.json", "--quick")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out.json").read_text())
+    best, again, _ = found["results"]
+    assert best["ours"] >= best["peer"]
+    assert again["ours"] == pytest.approx(again["peer"], abs=0.01)
+    assert sum(trial["state"] in ("complete", "pruned", "fail") for trial in found["runs"]["trials"]) == 4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["fuzz", "roundtrip", "threads", "adapters", "soak", "kill_resume"])
 def test_programs_of_hard_use_run(program: str, base: Path, data: Path, tmp_path: Path) -> None:
     corpora = tmp_path / "corpora"

@@ -39,12 +39,14 @@ def fenced_blocks() -> list[str]:
 
 
 def test_workflows(project: dict[str, Any]) -> None:
-    assert set(project["workflows"]) == {"all", "own", "bc5cdr"}
+    assert set(project["workflows"]) == {"all", "own", "search", "bc5cdr"}
     steps = {"base", "corpus", "convert", "debug", "train", "evaluate", "package", "visualize"}
     assert set(project["workflows"]["all"]) == steps
+    assert project["workflows"]["search"] == ["base", "debug", "trials"]
     # The scores and the drawn notes are the last thing on the screen.
-    assert all(steps[-2].startswith("evaluate") for steps in project["workflows"].values())
-    assert all(steps[-1].startswith("visualize") for steps in project["workflows"].values())
+    training = [steps for name, steps in project["workflows"].items() if name != "search"]
+    assert all(steps[-2].startswith("evaluate") for steps in training)
+    assert all(steps[-1].startswith("visualize") for steps in training)
 
 
 def test_scripts_call_what_exists(project: dict[str, Any]) -> None:

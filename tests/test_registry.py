@@ -13,7 +13,7 @@ NAMES = {
     "spacy_architectures": {"spacy-qlora.QLoRATransformer.v1"},
     "spacy_cli": {"qlora"},
 }
-COMMANDS = ["base", "calibrate", "convert", "evaluate", "inspect", "plan", "pull", "push", "report", "train"]
+COMMANDS = ["base", "calibrate", "convert", "evaluate", "inspect", "plan", "pull", "push", "report", "search", "train"]
 LOOKUP = """
 import sys
 import spacy_qlora.bridge.architecture

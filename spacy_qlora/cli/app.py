@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import functools
-from collections.abc import Callable
-from typing import Any
+import shlex
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import typer
 
@@ -54,6 +56,16 @@ def os_error(error: OSError) -> QLoRAError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return RunError("Q002", path=path)
     return InputError("Q003", path=path, reason=error.strerror or type(error).__name__)
+
+
+def stopped(stop: BaseException, message: str, arguments: Sequence[str]) -> NoReturn:
+    """Ends a command that a signal stopped, and says how to go on.
+
+    stop: The StopRun, with the signal's number.  arguments: Of the command that goes on.
+    """
+    typer.echo(f"{message} Go on with: {shlex.join(['python', '-m', 'spacy', *arguments])}")
+    # A scheduler that stops a job in good time is no failure; Ctrl-C also ends what would come after this command.
+    raise typer.Exit(0 if stop.args == (signal.SIGTERM,) else 130) from None
 
 
 def fail(error: QLoRAError) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from spacy_qlora.cli.app import command, read_overrides
+from spacy_qlora.cli.app import command, read_overrides, stopped
 
 
 @command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -30,8 +28,5 @@ def train_cli(
 
     try:
         train(config, load_config(config, read_overrides(context)), output, resume)
-    except StopRun as stopped:
-        again = ["python", "-m", "spacy", *sys.argv[1:], *([] if resume else ["--resume"])]
-        typer.echo(f"Stopped, and the state is saved. Go on with: {shlex.join(again)}")
-        # A scheduler that stops a job in good time is no failure; Ctrl-C also ends what would come after this command.
-        raise typer.Exit(0 if stopped.args == (signal.SIGTERM,) else 130) from None
+    except StopRun as stop:
+        stopped(stop, "Stopped, and the state is saved.", [*sys.argv[1:], *([] if resume else ["--resume"])])

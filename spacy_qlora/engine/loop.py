@@ -101,7 +101,7 @@ class Loop:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        self.job = self._job()
+        self.job = usual_job(self.classifier, self.windows, self.settings)
         self.budget = read_size(self.settings.memory_budget) if self.settings.memory_budget else 0
         if self.budget:
             self.job, accumulate = fit(self.job, self.settings.accumulate, self.budget)
@@ -114,20 +114,6 @@ class Loop:
             self.classifier, self.optimizer_settings, self.total_steps, self.job.eight_bit
         )
         torch.manual_seed(self.schedule.seed)
-
-    def _job(self) -> Job:
-        classifier, base = self.classifier, self.classifier.base
-        lengths = classifier.lengths(self.windows)
-        return Job.usual(
-            Shape.of(base.config),
-            classifier.settings,
-            self.settings,
-            tags=classifier.head.out_features,
-            length=max(lengths),
-            words_a_piece=sum(len(window.words) for window in self.windows) / sum(lengths),
-            size=base.dtype.itemsize,
-            device=base.device.type,
-        )
 
     def resume(self) -> bool:
         """Goes on where the last checkpoint was written. Raises InputError without one, or if it is another run's.
@@ -286,6 +272,21 @@ class Loop:
             "corpus": _digest(self.windows),
             "total_steps": self.total_steps,
         }
+
+
+def usual_job(classifier: TokenClassifier, windows: Sequence[Window], settings: LoopSettings) -> Job:
+    """What the memory of a run depends on, as configured."""
+    base, lengths = classifier.base, classifier.lengths(windows)
+    return Job.usual(
+        Shape.of(base.config),
+        classifier.settings,
+        settings,
+        tags=classifier.head.out_features,
+        length=max(lengths),
+        words_a_piece=sum(len(window.words) for window in windows) / sum(lengths),
+        size=base.dtype.itemsize,
+        device=base.device.type,
+    )
 
 
 def _digest(windows: Sequence[Window]) -> str:

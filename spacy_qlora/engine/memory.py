@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import torch
 from transformers import MistralConfig
 
 from spacy_qlora.engine.attention import SHORT
+from spacy_qlora.engine.heap import give_back_memory
 from spacy_qlora.engine.settings import LINEARS, ClassifierSettings, LoopSettings
 
 MIB = 2**20
@@ -232,6 +234,17 @@ def peak_memory(device: torch.device) -> int:
     except ImportError:  # Windows
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Gives freed memory back and lets `peak_memory` count anew from what is held now, where the system can do that."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        give_back_memory()
+        with contextlib.suppress(OSError):  # some containers forbid it
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def is_out_of_memory(error: Exception) -> bool:

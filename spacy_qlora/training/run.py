@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from spacy_qlora.engine.loop import Hooks, Loop, Progress
 from spacy_qlora.engine.memory import peak_memory
 from spacy_qlora.engine.prefix import with_states
 from spacy_qlora.engine.source import cache_folder
+from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import InputError, QLoRAError
 from spacy_qlora.training.calibrate import calibrate_pipeline
 from spacy_qlora.training.config import CorpusReader, TrainingConfig, problem, resolve
@@ -44,35 +46,62 @@ def train(path: Path, config: Config, output: Path, resume: bool = False) -> Pro
     """
     for name in (BEST, LAST):
         require_place(output / name, is_ours=is_pipeline)
-    nlp = make_pipeline(path, config)
-    run = resolve(path, nlp)
-    ner = only_component(path, nlp, run.training["frozen_components"])
-    windows = ner.training_windows(read_corpus(path, "train", run.train, nlp))
-    if not windows:
-        raise InputError("Q409", path=path, split="train")
-    if next(read_corpus(path, "dev", run.dev, nlp), None) is None:
-        raise InputError("Q409", path=path, split="dev")
-    optimizer, classifier = run.training["optimizer"].settings, ner.model.classifier
-    if classifier.frozen and run.loop.prefix_cache:
-        windows = with_states(classifier, windows, ner.settings.batch_pieces, cache_folder() / "states")
-    loop = Loop(classifier, windows, run.loop, optimizer, run.schedule, output / STATE)
+    run = prepare(path, config)
+    nlp, ner, loop = run.nlp, run.ner, run.make_loop(output / STATE)
     if resume and not loop.resume():
         msg.warn(f"{output / STATE}: the last checkpoint is missing or damaged. Going on from the one before it.")
     history = History(output / FILE, loop.progress)
     print(describe(ner, loop))
     with nlp.select_pipes(enable=[ner.name]):  # the logger has a column for each component that is trained
-        log_step, finalize = run.training["logger"](nlp, sys.stdout, sys.stderr)
+        log_step, finalize = run.config.training["logger"](nlp, sys.stdout, sys.stderr)
     with stop_on_signals() as stop, Bar(loop) as bar:
 
         def on_step(progress: Progress) -> None:
             bar.on_step(progress)
             stop.check()
 
-        progress = loop.run(Hooks(*make_hooks(nlp, ner, run, output, history, log_step, stop), on_step=on_step))
+        hooks = make_hooks(nlp, ner, run.config, output, history, log_step, stop)
+        progress = loop.run(Hooks(*hooks, on_step=on_step))
     finalize()
     best = spacy.load(output / BEST)
-    calibrate_pipeline(best, run.dev(best), output / BEST)
+    calibrate_pipeline(best, run.config.dev(best), output / BEST)
     return progress
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a config describes, checked and read.
+
+    nlp: The initialised pipeline.  ner: Its component that is trained.  windows: Of the train corpus.
+    """
+
+    nlp: Language
+    ner: QLoRANER
+    config: TrainingConfig
+    windows: list[Window]
+
+    def make_loop(self, checkpoints: Path) -> Loop:
+        """checkpoints: As of the Loop. Raises InputError where the memory budget is too small."""
+        classifier, settings = self.ner.model.classifier, self.config.loop
+        optimizer = self.config.training["optimizer"].settings
+        loop = Loop(classifier, self.windows, settings, optimizer, self.config.schedule, checkpoints)
+        if classifier.frozen and settings.prefix_cache:
+            batch_pieces = self.ner.settings.batch_pieces
+            loop.windows = with_states(classifier, self.windows, batch_pieces, cache_folder() / "states")
+        return loop
+
+
+def prepare(path: Path, config: Config) -> Run:
+    """path: Of the config, for errors. Raises InputError or RunError where a run cannot be started."""
+    nlp = make_pipeline(path, config)
+    resolved = resolve(path, nlp)
+    ner = only_component(path, nlp, resolved.training["frozen_components"])
+    windows = ner.training_windows(read_corpus(path, "train", resolved.train, nlp))
+    if not windows:
+        raise InputError("Q409", path=path, split="train")
+    if next(read_corpus(path, "dev", resolved.dev, nlp), None) is None:
+        raise InputError("Q409", path=path, split="dev")
+    return Run(nlp, ner, resolved, windows)
 
 
 def make_pipeline(path: Path, config: Config) -> Language:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from spacy_qlora.engine.base import Base, load_base
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.encoder import rounded
-from spacy_qlora.engine.memory import Job, Shape
+from spacy_qlora.engine.memory import MIB, Job, Shape, forget_peak, peak_memory
 from spacy_qlora.engine.optimizer import AdapterOptimizer
 from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings
 from spacy_qlora.engine.window import Window
@@ -144,3 +145,12 @@ def test_a_7b_base() -> None:
     assert mib["adapter and head"] + mib["their gradients"] + mib["the optimizer's moments"] == 640
     # By hand for the stock layer, which keeps silu(gate) besides gate and up.
     assert mib["one layer at a time"] == pytest.approx(350 - 28, rel=0.1)
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system does not forget peaks")
+def test_the_peak_of_earlier_work_is_forgotten() -> None:
+    tensor = torch.ones(256 * MIB // 4)
+    before = peak_memory(CPU)
+    del tensor
+    forget_peak(CPU)
+    assert peak_memory(CPU) < before - 200 * MIB

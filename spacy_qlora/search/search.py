@@ -1,0 +1,123 @@
+"""Trial after trial on a study, until there are as many as there shall be."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+import matplotlib
+import optuna
+from optuna.exceptions import OptunaError
+from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
+from thinc.api import Config
+from wasabi import msg
+
+from spacy_qlora.engine.files import require_place
+from spacy_qlora.engine.loop import usual_job
+from spacy_qlora.engine.plan import read_size
+from spacy_qlora.errors import RunError
+from spacy_qlora.search.display import Display
+from spacy_qlora.search.results import BEST, ENOUGH, IMPORTANCE, TRIALS, write_results
+from spacy_qlora.search.rows import is_own
+from spacy_qlora.search.space import make_space
+from spacy_qlora.search.study import FILE, SharedStudy, Taken, is_study
+from spacy_qlora.search.trial import Runner
+from spacy_qlora.training.run import Run, prepare, read_corpus
+from spacy_qlora.training.stop import stop_on_signals
+
+
+def search(path: Path, config: Config, output: Path, space: str, trials: float, minutes: float) -> None:
+    """Runs trials on the study in `output`, which is made or goes on, and writes what they gave after each.
+
+    path: Of the config, for errors.  space: As in `make_space`.  trials: How many there shall be in the study.
+    minutes: After so many, this process begins no other.
+    Raises InputError where something given is wrong, RunError where no trial came to its end, and StopRun with the
+    number of a signal that came.
+    """
+    until = time.monotonic() + 60 * minutes
+    quieten()
+    require_place(output, is_ours=is_study)
+    given = prepare(path, config)
+    classifier, loop = given.ner.model.classifier, given.config.loop
+    base, job = classifier.base, usual_job(classifier, given.windows, loop)  # while base is held, the trials share it
+    config = filled(given)
+    seed, fixed = given.config.schedule.seed, made_of(path, given, config)
+    shared = SharedStudy(output, make_space(space, given, config), fixed, seed)
+    del given, classifier  # the adapter, but not the base
+    print(f"{base.info.id}, searched over\n{shared.space}")
+    try:
+        with stop_on_signals() as stop, Display(shared, trials) as display:
+            runner = Runner(path, config, job, stop, display)
+            while time.monotonic() < until and (taken := shared.take(trials)):
+                run_trial(runner, shared, taken)
+                write_results(shared, config)
+                display.finished(taken.trial.number)
+    except (SQLAlchemyError, OptunaError) as error:
+        raise RunError("Q605", path=output / FILE) from error
+    conclude(shared)
+
+
+def run_trial(runner: Runner, shared: SharedStudy, taken: Taken) -> None:
+    """The trial is given back where anything but its own end ends it."""
+    try:
+        outcome = runner.run(taken)
+    except BaseException:
+        shared.give_back(taken)
+        raise
+    shared.finish(taken, outcome)
+
+
+def quieten() -> None:
+    """No word from optuna beside our own, and no window for a plot."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    matplotlib.use("Agg")
+
+
+def filled(run: Run) -> Config:
+    """The config of a run with the defaults that it leaves out, so that each setting of a space has a value."""
+    config, settings = run.nlp.config.copy(), run.config
+    if settings.loop.memory_budget:
+        read_size(settings.loop.memory_budget)  # a wrong one is wrong for all trials
+    config["qlora"] = {**asdict(settings.loop), **config.get("qlora", {})}
+    optimizer = config["training"]["optimizer"]
+    config["training"]["optimizer"] = {**asdict(settings.training["optimizer"].settings), **optimizer}
+    return config
+
+
+def made_of(path: Path, run: Run, config: Config) -> dict[str, str]:
+    """What all trials have in common: their scores compare only while it stays as it is."""
+    same = config.copy()
+    same.pop("paths", None)  # what lies there counts
+    same["components"][run.ner.name]["device"] = "auto"  # each process may have its own
+    corpus = hashlib.sha256()
+    for split, reader in (("train", run.config.train), ("dev", run.config.dev)):
+        for example in read_corpus(path, split, reader, run.nlp):
+            doc = example.reference
+            entities = [(span.start_char, span.end_char, span.label_) for span in doc.ents]
+            corpus.update(repr((split, doc.text, entities)).encode())
+    return {
+        "config": hashlib.sha256(same.to_str(interpolate=False).encode()).hexdigest(),
+        "corpus": corpus.hexdigest(),
+        "base": run.ner.model.classifier.base.info.fingerprint,
+    }
+
+
+def conclude(shared: SharedStudy) -> None:
+    """Says what came out. Raises RunError where no trial came to its end."""
+    trials, best = shared.trials(), shared.best()
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if any(trial.state == TrialState.RUNNING for trial in trials):
+        msg.info("Another process still runs a trial, and will write what comes of it.")
+    elif best is None and trials:
+        raise RunError("Q604", path=shared.folder / TRIALS, count=len(trials))
+    if best is None:
+        return
+    if len(complete) < ENOUGH:
+        msg.info(f"No {IMPORTANCE}: that takes {ENOUGH} complete trials, and there are {len(complete)}.")
+    given = "".join(f", and {trial.value:.4f} with the config as given" for trial in complete if is_own(trial))
+    msg.good(f"{shared.folder / BEST}: {best.value:.4f} on the dev split{given}")
