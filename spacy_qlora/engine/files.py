@@ -31,21 +31,6 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
     path.chmod(0o666 & ~current_umask())
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file all or nothing: whatever stood at the path stays until the new one is whole.
-
-    Raises OSError, with the path, where the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def current_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
