@@ -60,7 +60,8 @@ class Display:
 
         def show(progress: Progress) -> None:
             if time.monotonic() - self._shown > PAUSE:
-                self._refresh({number: f"step {progress.step:,} of {loop.total_steps:,}"})
+                limit = f" of {loop.total_steps:,}" if loop.total_steps else ""
+                self._refresh({number: f"step {progress.step:,}{limit}"})
 
         yield show
 

@@ -42,12 +42,14 @@ def search(path: Path, config: Config, output: Path, space: str, trials: float, 
     quieten()
     require_place(output, is_ours=is_study)
     given = prepare(path, config)
-    classifier, loop = given.ner.model.classifier, given.config.loop
-    base, job = classifier.base, usual_job(classifier, given.windows, loop)  # while base is held, the trials share it
+    if given.config.loop.memory_budget:
+        read_size(given.config.loop.memory_budget)  # a wrong one is wrong for all trials
+    classifier = given.ner.model.classifier
+    base, job = classifier.base, usual_job(classifier, given.windows, given.config.loop)  # all trials share this base
     config = filled(given)
     seed, fixed = given.config.schedule.seed, made_of(path, given, config)
     shared = SharedStudy(output, make_space(space, given, config), fixed, seed)
-    del given, classifier  # the adapter, but not the base
+    del given, classifier  # its adapter, but not the base
     print(f"{base.info.id}, searched over\n{shared.space}")
     try:
         with stop_on_signals() as stop, Display(shared, trials) as display:
@@ -81,8 +83,6 @@ def quieten() -> None:
 def filled(run: Run) -> Config:
     """The config of a run with the defaults that it leaves out, so that each setting of a space has a value."""
     config, settings = run.nlp.config.copy(), run.config
-    if settings.loop.memory_budget:
-        read_size(settings.loop.memory_budget)  # a wrong one is wrong for all trials
     config["qlora"] = {**asdict(settings.loop), **config.get("qlora", {})}
     optimizer = config["training"]["optimizer"]
     config["training"]["optimizer"] = {**asdict(settings.training["optimizer"].settings), **optimizer}

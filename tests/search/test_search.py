@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from spacy.tokens import DocBin
 
+from spacy_qlora.engine import base as engine_base
 from spacy_qlora.engine.loop import Progress, StopRun
 from spacy_qlora.errors import QLoRAError
 from spacy_qlora.search import study
@@ -22,6 +23,7 @@ from spacy_qlora.training import display
 from spacy_qlora.training.config import load_config
 from spacy_qlora.training.run import train
 
+load = engine_base._load
 DEFAULT = Path(__file__).parents[2] / "configs" / "default.cfg"
 RATES = "[training.optimizer]\nadapter_lr = {}\nhead_lr = {}\n"
 FILES = [".lock", "best.cfg", "history.svg", "search.json", "study.db", "trials.csv"]
@@ -76,9 +78,12 @@ def finished(corpus: Path, base: Path, tmp_path_factory: pytest.TempPathFactory)
     place = Place(tmp_path_factory.mktemp("finished"), corpus, base)
     place.run(2)
     assert place.files() == FILES
+    loaded: list[Path] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "COMPLETE", 9)  # none is pruned
+        patch.setattr(engine_base, "_load", lambda *given: loaded.append(given[0]) or load(*given))
         place.run(5)
+    assert loaded == [base], "once for all trials"
     return place
 
 
