@@ -82,5 +82,5 @@ def test_adapting_the_embedded_base_is_better_than_freezing_it(tmp_path: Path) -
         records.append((record["text"], own))
     corpus = write(tmp_path, records, set().union(*(own for _, own in records)))
     as_trained = {"training.optimizer.adapter_lr": 0.0, "components.transformer.model.bidirectional_from": "null"}
-    adapted, frozen = train(corpus, base, tmp_path / "a", 60), train(corpus, base, tmp_path / "f", 60, **as_trained)
+    adapted, frozen = train(corpus, base, tmp_path / "a", 40), train(corpus, base, tmp_path / "f", 40, **as_trained)
     assert adapted > frozen + 0.05
