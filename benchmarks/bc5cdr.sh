@@ -16,4 +16,4 @@ trained=$SECONDS
 python -m spacy qlora evaluate "$out/training/model-best" "$out/corpus/test.spacy" \
     --train "$out/corpus/train.spacy" --output "$out/metrics.json"
 cp "$config" "$out/config.cfg"
-printf '{"train": %d, "evaluate": %d, "cores": %d}\n' $((trained - start)) $((SECONDS - trained)) "$(nproc)" > "$out/seconds.json"
+printf '{"train": %d, "evaluate": %d, "threads": %d}\n' $((trained - start)) $((SECONDS - trained)) "${OMP_NUM_THREADS:-$(nproc)}" > "$out/seconds.json"
