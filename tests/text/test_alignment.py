@@ -49,7 +49,11 @@ def bpe_with_prepended_blank() -> Tokenizer:
     return tokenizer
 
 
-@pytest.fixture(scope="module", params=["byte-level", unigram, bpe_with_prepended_blank], ids=lambda each: getattr(each, "__name__", each))
+@pytest.fixture(
+    scope="module",
+    params=["byte-level", unigram, bpe_with_prepended_blank],
+    ids=lambda each: getattr(each, "__name__", each),
+)
 def tokenizer(request: pytest.FixtureRequest, checkpoint: Path) -> Tokenizer:
     return request.param() if callable(request.param) else Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
 
