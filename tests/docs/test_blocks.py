@@ -124,18 +124,23 @@ def hub(checkpoint: Path) -> Iterator[Hub]:
     hub.server_close()
 
 
-@pytest.fixture
-def project(
-    tmp_path: Path, checkpoint: Path, trained: Path, base: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+@pytest.fixture(scope="session")
+def prepared(checkpoint: Path, trained: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project as after its main job: small data, a tiny base, a pipeline that learned a few texts."""
     ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "results")
-    folder = shutil.copytree(ROOT, tmp_path / "project", ignore=ignored)
+    folder = shutil.copytree(ROOT, tmp_path_factory.mktemp("prepared") / "project", ignore=ignored)
     save_pipeline(spacy.load(trained), folder / "training" / "model-best")
     shutil.copytree(base, folder / "assets" / "base")
-    monkeypatch.chdir(folder)
     make_corpora(folder)
     shrink(folder, checkpoint)
+    return folder
+
+
+@pytest.fixture
+def project(prepared: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What is prepared, to be changed, and an environment in which nothing is fetched or installed."""
+    folder = shutil.copytree(prepared, tmp_path / "project")
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     places = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "SPACY_QLORA_CACHE": str(tmp_path / "cache")}
     for name, value in {**places, "HF_TOKEN": WRITER, "HF_HUB_DISABLE_XET": "1"}.items():
@@ -149,14 +154,17 @@ def project(
 
 def make_corpora(folder: Path) -> None:
     """notes.json as a user has it; corpus/ as converted from it; BC5CDR's files, in its columns."""
-    spacy = [sys.executable, "-m", "spacy", "qlora"]
-    subprocess.run([sys.executable, "scripts/make_corpus.py", "assets/demo", "--sentences", "60"], check=True)
+
+    def run(*command: str) -> None:
+        subprocess.run([sys.executable, *command], cwd=folder, check=True)
+
+    run("scripts/make_corpus.py", "assets/demo", "--sentences", "60")
     for path in (folder / "assets" / "demo").glob("*.json"):  # with the labels that the pipeline knows
         text = path.read_text(encoding="utf8").replace("-Medication", "-Drug")
         path.write_text(re.sub("[BI]-(Procedure|LabTest)", "O", text), encoding="utf8")
     shutil.copy(folder / "assets" / "demo" / "train.json", folder / "notes.json")
     splits = [part for name in ("train", "dev", "test") for part in (f"--{name}", f"assets/demo/{name}.json")]
-    subprocess.run([*spacy, "convert", *splits, "corpus"], check=True)
+    run("-m", "spacy", "qlora", "convert", *splits, "corpus")
     (folder / "assets" / "bc5cdr").mkdir()
     for source, name in (("train", "train"), ("dev", "devel"), ("test", "test")):
         records = json.loads((folder / "assets" / "demo" / f"{source}.json").read_text(encoding="utf8"))
