@@ -57,7 +57,7 @@ def test_a_killed_search_goes_on_while_another_process_takes_part(
     result = run(*given, "--trials", "2")
     assert result.exit_code == 0, "a scheduler that stops a job in good time is no failure"
     *_, last = result.stdout.splitlines()
-    assert last.startswith("Stopped; a trial that had begun will be run anew. Go on with: python -m spacy ")
+    assert last.startswith("Stopped; a trial that had begun will be run anew. Go on with: python -m spacy")
     assert not list((tmp_path / "out").glob("trial-*"))
     with sqlite3.connect(tmp_path / "out" / "study.db") as database:
         found = [state for (state,) in database.execute("SELECT state FROM trials ORDER BY number")]
