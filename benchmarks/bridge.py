@@ -36,9 +36,10 @@ def main() -> None:
         labels = write_corpus(args, corpus)
         adapted = run(corpus, Path(folder) / "adapted", load(args, corpus))
         frozen = run(corpus, Path(folder) / "frozen", freeze(load(args, corpus), Path(folder) / "source"))
-    results = [row("macro F1, adapted against frozen base", adapted["cats_macro_f"], frozen["cats_macro_f"])]
+    compared = "textcat on the adapted base against the frozen one"
+    results = [row(f"{compared}, macro F1", adapted["cats_macro_f"], frozen["cats_macro_f"])]
     for label in labels:
-        name = f"F1 of sentences that mention a {label}, adapted against frozen base"
+        name = f"{compared}, {label}"
         results.append(row(name, *(found["cats_f_per_type"][label]["f"] for found in (adapted, frozen))))
     save(args.output, results, {"adapted": [adapted], "frozen": [frozen]})
 

@@ -16,7 +16,7 @@ CORPORA = {
     "demo": ("demo (made up)", "python -m spacy project run all"),
     "bc5cdr": ("BC5CDR, both types", "benchmarks/bc5cdr.sh BASE DATA OUT"),
 }
-COMPARED = ("train", "infer", "memory")
+COMPARED = ("train", "infer", "memory", "bridge")
 
 
 def main() -> None:
