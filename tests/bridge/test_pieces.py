@@ -31,7 +31,11 @@ from transformers.utils import ModelOutput
 from spacy_qlora.bridge.pieces import lay_out
 
 
-@pytest.fixture(scope="module", params=["byte-level", unigram, bpe_with_prepended_blank], ids=str)
+@pytest.fixture(
+    scope="module",
+    params=["byte-level", unigram, bpe_with_prepended_blank],
+    ids=lambda each: getattr(each, "__name__", each),
+)
 def tokenizer(request: pytest.FixtureRequest, checkpoint: Path) -> Tokenizer:
     return request.param() if callable(request.param) else Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
 

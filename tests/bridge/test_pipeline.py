@@ -112,7 +112,9 @@ def test_two_processes_find_the_same(make: Make) -> None:
 # How they learn
 
 
-@pytest.mark.parametrize("optimizer", [lambda: adamw(adapter_lr=3e-3, learn_rate=1e-2), lambda: Adam(3e-3)], ids=str)
+@pytest.mark.parametrize(
+    "optimizer", [lambda: adamw(adapter_lr=3e-3, learn_rate=1e-2), lambda: Adam(3e-3)], ids=["adamw", "adam"]
+)
 def test_the_adapter_learns_what_a_frozen_base_does_not_tell(make: Make, optimizer: Callable[[], Optimizer]) -> None:
     adapted, frozen = accuracy(make(r=16, alpha=32.0), optimizer()), accuracy(make(grad_factor=0.0), optimizer())
     assert adapted > 0.9
