@@ -18,7 +18,7 @@ from bitsandbytes.nn import Linear4bit
 from spacy.language import Language
 from spacy.tokens import DocBin
 from spacy.training import Example
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from transformers import AutoModel, MistralConfig, MistralForCausalLM
 
@@ -73,6 +73,42 @@ def base(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base") / "base"
     make_base(str(checkpoint), folder)
     return folder
+
+
+BLANK_WORDS = ["▁chest", "▁pain", "▁a", "pain", "▁▁", "in"]
+
+
+def sentencepiece_vocabulary() -> list[str]:
+    return ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz.", *BLANK_WORDS]
+
+
+def unigram() -> Tokenizer:
+    """As recent conversions of sentencepiece models: the pre-tokenizer marks blanks."""
+    scores = [(piece, -20.0 if piece[0] == "<" else -6.0) for piece in sentencepiece_vocabulary()]
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=0, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    return tokenizer
+
+
+def bpe_with_prepended_blank() -> Tokenizer:
+    """As Llama 2 and the first Mistrals: the normaliser puts a blank first and marks all blanks."""
+    pieces = [*sentencepiece_vocabulary(), "▁p", "ai"]
+    merges = [("▁", "p"), ("i", "n"), ("a", "i"), ("▁", "▁"), ("▁", "a")]
+    tokenizer = Tokenizer(
+        models.BPE({piece: i for i, piece in enumerate(pieces)}, merges, unk_token="<unk>", byte_fallback=True)
+    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return tokenizer
+
+
+@pytest.fixture(
+    scope="session",
+    params=["byte-level", unigram, bpe_with_prepended_blank],
+    ids=lambda each: getattr(each, "__name__", each),
+)
+def tokenizer(request: pytest.FixtureRequest, checkpoint: Path) -> Tokenizer:
+    """Of each kind: byte-level, and sentencepiece's as converted of late and earlier."""
+    return request.param() if callable(request.param) else Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
 
 
 @pytest.fixture

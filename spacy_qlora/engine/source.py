@@ -40,9 +40,7 @@ def make_base(name: str, out: Path, revision: str | None = None) -> BaseInfo:
             info = BaseInfo(id=embedded.NAME, revision=embedded.WHEEL)
             weights = model.state_dict().items()
             return save_base(out, info, model.config.to_dict(), tokenizer, weights, embedded.WHEEL)
-    folder = Path(name) if Path(name).is_dir() else find_snapshot(name, revision)
-    if (folder / INFO).exists():
-        raise InputError("Q208", path=folder)
+    folder = find_checkpoint(name, revision)
     is_local = Path(name).is_dir()  # whose whole path is nobody else's business
     info = BaseInfo(id=folder.resolve().name if is_local else name, revision="" if is_local else folder.name)
     shape, tokenizer = read_checkpoint(folder)
@@ -60,10 +58,15 @@ def float_weights(name: str, revision: str | None = None, fetch: bool = True) ->
         with embedded.downloaded_gguf() as path:
             yield embedded.read_model(path).state_dict().items()
     else:
-        folder = Path(name) if Path(name).is_dir() else find_snapshot(name, revision, fetch)
-        if (folder / INFO).exists():
-            raise InputError("Q208", path=folder)
-        yield read_shards(folder)
+        yield read_shards(find_checkpoint(name, revision, fetch))
+
+
+def find_checkpoint(name: str, revision: str | None = None, fetch: bool = True) -> Path:
+    """A local folder, or else a snapshot of the hub, as `find_snapshot`. Raises InputError where it is a 4-bit base."""
+    folder = Path(name) if Path(name).is_dir() else find_snapshot(name, revision, fetch)
+    if (folder / INFO).exists():
+        raise InputError("Q208", path=folder)
+    return folder
 
 
 def find_snapshot(name: str, revision: str | None = None, fetch: bool = True) -> Path:

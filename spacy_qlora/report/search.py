@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spacy_qlora.errors import InputError
+from spacy_qlora.search import HISTORY, IMPORTANCE, TRIALS
 
-TRIALS = "trials.csv"
-PLOTS = {"history.svg": "Best score by trial", "importance.svg": "Importance of each setting"}
+PLOTS = {HISTORY: "Best score by trial", IMPORTANCE: "Importance of each setting"}
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,11 @@ from optuna.visualization.matplotlib import plot_optimization_history, plot_para
 from thinc.api import Config
 
 from spacy_qlora.engine.files import write_whole
+from spacy_qlora.search import BEST, FIGURES, HISTORY, IMPORTANCE, TRIALS
 from spacy_qlora.search.rows import is_own, row, settings, shown
 from spacy_qlora.search.study import SharedStudy
 from spacy_qlora.search.trial import trial_config
 
-BEST, TRIALS, FIGURES = "best.cfg", "trials.csv", "search.json"
-HISTORY, IMPORTANCE = "history.svg", "importance.svg"
 ENOUGH = 4  # complete trials for the importance of settings
 
 

@@ -20,8 +20,9 @@ from spacy_qlora.engine.files import require_place
 from spacy_qlora.engine.loop import usual_job
 from spacy_qlora.engine.plan import read_size
 from spacy_qlora.errors import RunError
+from spacy_qlora.search import BEST, IMPORTANCE, TRIALS
 from spacy_qlora.search.display import Display
-from spacy_qlora.search.results import BEST, ENOUGH, IMPORTANCE, TRIALS, write_results
+from spacy_qlora.search.results import ENOUGH, write_results
 from spacy_qlora.search.rows import is_own
 from spacy_qlora.search.space import make_space
 from spacy_qlora.search.study import FILE, SharedStudy, Taken, is_study

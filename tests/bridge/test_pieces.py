@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,13 +10,12 @@ from spacy.tokens import Doc
 from tokenizers import Tokenizer
 
 from spacy_qlora.text.alignment import encode_docs
+from tests.conftest import unigram
 from tests.text.test_alignment import (
     ENGLISH,
     FIXTURE_IS_CONSTANT,
-    bpe_with_prepended_blank,
     docs,
     pieces_by_definition,
-    unigram,
 )
 
 pytest.importorskip("spacy_transformers")
@@ -29,15 +26,6 @@ from thinc.api import NumpyOps
 from transformers.utils import ModelOutput
 
 from spacy_qlora.bridge.pieces import lay_out
-
-
-@pytest.fixture(
-    scope="module",
-    params=["byte-level", unigram, bpe_with_prepended_blank],
-    ids=lambda each: getattr(each, "__name__", each),
-)
-def tokenizer(request: pytest.FixtureRequest, checkpoint: Path) -> Tokenizer:
-    return request.param() if callable(request.param) else Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
 
 
 @given(batch=st.lists(docs(), min_size=1, max_size=4))

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer
 
 from spacy_qlora.text.alignment import NO_PIECE, doc_windows, encode_docs, last_pieces, token_pieces
+from tests.conftest import unigram
 
 FIXTURE_IS_CONSTANT = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -23,39 +24,6 @@ PARTS = [
     " ", "  ", "\n", "\r\n", "\t", " \n \n ", "\x00", "\x07", "\x1c", "\x85",
 ]  # fmt: skip
 TEXTS = st.lists(st.sampled_from(PARTS) | st.text(max_size=4), max_size=12).map("".join)
-WORDS = ["▁chest", "▁pain", "▁a", "pain", "▁▁", "in"]
-
-
-def sentencepiece_vocabulary() -> list[str]:
-    return ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz.", *WORDS]
-
-
-def unigram() -> Tokenizer:
-    """As recent conversions of sentencepiece models: the pre-tokenizer marks blanks."""
-    scores = [(piece, -20.0 if piece[0] == "<" else -6.0) for piece in sentencepiece_vocabulary()]
-    tokenizer = Tokenizer(models.Unigram(scores, unk_id=0, byte_fallback=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    return tokenizer
-
-
-def bpe_with_prepended_blank() -> Tokenizer:
-    """As Llama 2 and the first Mistrals: the normaliser puts a blank first and marks all blanks."""
-    pieces = [*sentencepiece_vocabulary(), "▁p", "ai"]
-    merges = [("▁", "p"), ("i", "n"), ("a", "i"), ("▁", "▁"), ("▁", "a")]
-    tokenizer = Tokenizer(
-        models.BPE({piece: i for i, piece in enumerate(pieces)}, merges, unk_token="<unk>", byte_fallback=True)
-    )
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    return tokenizer
-
-
-@pytest.fixture(
-    scope="module",
-    params=["byte-level", unigram, bpe_with_prepended_blank],
-    ids=lambda each: getattr(each, "__name__", each),
-)
-def tokenizer(request: pytest.FixtureRequest, checkpoint: Path) -> Tokenizer:
-    return request.param() if callable(request.param) else Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
 
 
 @st.composite
