@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from spacy_qlora.engine.base import Base
 from spacy_qlora.engine.batching import Batch, by_budget, collate
-from spacy_qlora.engine.functions import RMSNorm
+from spacy_qlora.engine.functions import RMSNorm, compiled
 from spacy_qlora.engine.layer import LEAVES, Layer
 from spacy_qlora.engine.lora import PEFT_PREFIX, LoRALinears
 from spacy_qlora.engine.memory import is_out_of_memory
@@ -61,8 +61,12 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def frozen_states(self, batch: Batch) -> Tensor:
-        """What the layers below the adapted ones make of a batch. RETURNS: [batch * pieces, hidden]."""
-        return self._through(range(self.frozen), self.embed(batch.pieces.flatten()), batch)
+        """What the layers below the adapted ones make of a batch. RETURNS: [batch * pieces, hidden].
+
+        In training, on a CPU, a window's are the same to the bit whatever stands beside it.
+        """
+        with compiled(False):
+            return self._through(range(self.frozen), self.embed(batch.pieces.flatten()), batch)
 
     def _through(self, layers: range, states: Tensor, batch: Batch) -> Tensor:
         """states, RETURNS: [batch * pieces, hidden]."""

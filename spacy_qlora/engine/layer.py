@@ -8,7 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 from transformers import MistralConfig
 
-from spacy_qlora.engine.attention import attend
+from spacy_qlora.engine.attention import attend, attend_apart
 from spacy_qlora.engine.functions import RMSNorm, SwiGLU, ToHeads, ToRows
 from spacy_qlora.engine.lora import LoRALinears
 from spacy_qlora.engine.settings import LoRASettings
@@ -35,7 +35,7 @@ class Layer(nn.Module):
         self, config: MistralConfig, leaves: Mapping[str, nn.Module], lora: LoRASettings, adapt: bool = True
     ) -> None:
         super().__init__()
-        self.size, self.eps = config.head_dim, config.rms_norm_eps
+        self.size, self.eps, self.adapt = config.head_dim, config.rms_norm_eps, adapt
         self.norms = nn.ModuleList(leaves[name] for name in NORMS)
         groups = [LoRALinears({name: cast(nn.Linear, leaves[name]) for name in group}, lora, adapt) for group in GROUPS]
         self.groups = nn.ModuleList(groups)
@@ -53,7 +53,8 @@ class Layer(nn.Module):
         qkv, o, gate_up, down = self.groups
         query, key, value = qkv(self._norm(0, x))
         query, key = (ToHeads.apply(y, shape, self.size, rotary) for y in (query, key))
-        mixed = attend(query, key, ToHeads.apply(value, shape, self.size, None), mask, causal)
+        mix = attend_apart if self.training and not self.adapt else attend
+        mixed = mix(query, key, ToHeads.apply(value, shape, self.size, None), mask, causal)
         [x] = o(ToRows.apply(mixed, len(x)), x)
         [x] = down(SwiGLU.apply(*gate_up(self._norm(1, x))), x)
         return x

@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 from spacy_qlora.engine.base import dequantize
 from spacy_qlora.engine.files import save_tensors
@@ -19,6 +19,7 @@ from spacy_qlora.engine.info import BaseInfo
 from spacy_qlora.engine.settings import ClassifierSettings, LoRASettings
 
 PEFT_PREFIX = "base_model.model."
+BLOCK = 512  # rows
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -52,8 +53,11 @@ class LoRALinears(nn.Module):
         residual: [pieces, out], added to the output of a group's only linear.
         RETURNS: [pieces, out] of each linear.
         """
-        if not torch.is_grad_enabled() and not self.training and (weights := self._folded()):
-            return tuple(_product(x, weight, residual) for weight in weights)
+        if not torch.is_grad_enabled():
+            if self.training and not self.adapted:
+                return tuple(_product_in_blocks(x, dequantize(module), residual) for module in self.linears)
+            if not self.training and (weights := self._folded()):
+                return tuple(_product(x, weight, residual) for weight in weights)
         drops = self.training and self.adapted and self.settings.dropout
         dropped = draw(x, self.settings.dropout) if drops else None
         return LoRAProducts.apply(x, residual, dropped, self, *self.lora_A, *self.lora_B)
@@ -130,6 +134,23 @@ class LoRAProducts(Function):
 
 def _product(x: Tensor, weight: Tensor, residual: Tensor | None) -> Tensor:
     return linear(x, weight) if residual is None else torch.addmm(residual, x, weight.t())
+
+
+def _product_in_blocks(x: Tensor, weight: Tensor, residual: Tensor | None) -> Tensor:
+    """The same, on a CPU by a fixed number of rows: what stands beside a row changes not even how its sums are rounded.
+
+    Kernels choose by the number of rows in which order they add up.
+    """
+    if x.device.type != "cpu":
+        return _product(x, weight, residual)
+    rows = len(x)
+    if short := -rows % BLOCK:
+        x = pad(x, (0, 0, 0, short))
+        residual = None if residual is None else pad(residual, (0, 0, 0, short))
+    out = x.new_empty(len(x), len(weight)) if residual is None else residual.clone()
+    for part, block in zip(out.split(BLOCK), x.split(BLOCK), strict=True):
+        part.addmm_(block, weight.t(), beta=residual is not None)
+    return out[:rows]
 
 
 def _cast(group: LoRALinears, masters: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, dict[int, Tensor]]:

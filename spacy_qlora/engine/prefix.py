@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from spacy_qlora.engine.batching import by_budget
 from spacy_qlora.engine.classifier import TokenClassifier
+from spacy_qlora.engine.lora import BLOCK
 from spacy_qlora.engine.window import Window
 
 
@@ -42,6 +43,7 @@ def _write(classifier: TokenClassifier, windows: Sequence[Window], budget: int, 
     temporary.touch(mode=0o600)
     try:
         with temporary.open("wb") as file, tqdm(total=sum(lengths), desc="Frozen layers", unit=" pieces") as bar:
+            classifier.train()
             for chosen in by_budget(lengths, budget):
                 batch = classifier.collate([windows[i] for i in chosen])
                 states = classifier.frozen_states(batch).cpu().view(*batch.pieces.shape, size)
@@ -55,10 +57,11 @@ def _write(classifier: TokenClassifier, windows: Sequence[Window], budget: int, 
 
 
 def _key(classifier: TokenClassifier, windows: Sequence[Window]) -> str:
-    """SHA-256 over the base, its frozen layers and their attention, the compute type, and the pieces."""
+    """SHA-256 over the base, its frozen layers and their attention, how they are computed, and the pieces."""
     base, frozen, first = classifier.base, classifier.frozen, classifier.settings.bidirectional_from
     causal = frozen if first is None else min(first, frozen)
-    digest = hashlib.sha256(f"{base.info.fingerprint} {frozen} {causal} {base.dtype} {base.device.type}\n".encode())
+    made_by = f"{base.info.fingerprint} {frozen} {causal} {base.dtype} {base.device.type} {BLOCK}\n"
+    digest = hashlib.sha256(made_by.encode())
     for window in windows:
         digest.update(len(window).to_bytes(8, "little") + window.pieces.tobytes())
     return digest.hexdigest()

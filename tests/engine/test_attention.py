@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spacy_qlora.engine.attention import SHORT, ShortAttention, attend
+from spacy_qlora.engine.attention import SHORT, ShortAttention, attend, attend_apart
 from spacy_qlora.engine.base import load_base
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.settings import ClassifierSettings, LoRASettings
@@ -46,6 +46,19 @@ def reference(query: Tensor, key: Tensor, value: Tensor, causal: bool, lengths: 
 def compare(found: Tensor, expected: Tensor, lengths: list[int], atol: float) -> None:
     for text, length in enumerate(lengths):
         torch.testing.assert_close(found[text, :, :length].double(), expected[text, :, :length], atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("causal", [True, False])
+def test_apart_a_text_is_the_same_to_the_bit_whatever_stands_beside_it(causal: bool, dtype: torch.dtype) -> None:
+    lengths = [100, 64, 120, 64, 3]
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(5, heads, 120, 64, generator=generator).to(dtype) for heads in (9, 3, 3))
+    together = attend_apart(query, key, value, torch.arange(120) < torch.tensor(lengths)[:, None], causal)
+    for text, length in enumerate(lengths):
+        alone = attend_apart(*(x[text : text + 1, :, :length] for x in (query, key, value)), None, causal)
+        assert torch.equal(together[text, :, :length], alone[0])
+        assert not together[text, :, length:].any()
 
 
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "unmasked"])

@@ -255,6 +255,25 @@ def test_folded_weights_follow_the_masters_and_leave_room_for_training() -> None
     assert group.folded is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sizes", [(576, 1536), (1536, 576)])
+def test_without_an_adapter_a_row_is_the_same_to_the_bit_among_others(
+    sizes: tuple[int, int], dtype: torch.dtype
+) -> None:
+    """With products so large that kernels choose their order by the number of rows."""
+    linear = nn.Linear(*sizes, bias=False, dtype=dtype)
+    group = LoRALinears({"down_proj": linear}, LoRASettings(), adapt=False)
+    generator = torch.Generator().manual_seed(0)
+    x, residual = (torch.randn(2000, size, generator=generator).to(dtype) for size in sizes)
+    with torch.no_grad():
+        [plain], [added] = group(x), group(x, residual)
+        for rows in (slice(0, 2), slice(7, 1000), slice(1300, 1850)):
+            assert torch.equal(group(x[rows])[0], plain[rows])
+            assert torch.equal(group(x[rows], residual[rows])[0], added[rows])
+    torch.testing.assert_close(plain, linear(x))
+    torch.testing.assert_close(added, torch.addmm(residual, x, linear.weight.t()))
+
+
 def keep_resident(group: LoRALinears) -> None:
     for module in group.linears:
         module.resident, module.twice = module.weight.detach(), True
