@@ -62,7 +62,7 @@ class ShortAttention(Function):
             bias = bias.repeat_interleave(groups, dim=0)
         ctx.scaling = size**-0.5
         scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=ctx.scaling)
-        weights = scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
+        weights = scores.softmax(-1)  # in float32 inside, rounded once
         ctx.save_for_backward(query, key, value, weights)
         return (weights @ value).view(batch, heads, pieces, size)
 

@@ -63,7 +63,7 @@ class RMSNorm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         y, inverse = rms_norm(x, weight, eps)
-        ctx.save_for_backward(x, weight, inverse, y)
+        ctx.save_for_backward(x, weight, inverse)
         return y
 
     @staticmethod
@@ -75,14 +75,14 @@ class RMSNorm(Function):
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     squares = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).square_()
     inverse = squares.div_(x.shape[-1]).add_(eps).rsqrt_()
-    return scale_rows(x, inverse).mul_(weight), inverse
+    return scale_rows(x, inverse) * weight, inverse
 
 
 @Fused
-def rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor, y: Tensor) -> Tensor:
-    along = (grad * y).sum(-1, dtype=torch.float32).div_(x.shape[-1])  # how far the gradient points along x
-    out = scale_rows(grad * weight, inverse)
-    return out.sub_(scale_rows(x, inverse.square().mul_(along)))
+def rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    grad = grad * weight
+    along = (grad * x).sum(-1, dtype=torch.float32).div_(x.shape[-1])  # how far the gradient points along x
+    return scale_rows(grad, inverse).sub_(scale_rows(x, inverse.pow(3).mul_(along)))
 
 
 def scale_rows(x: Tensor, factors: Tensor) -> Tensor:

@@ -49,7 +49,8 @@ class LoRALinears(nn.Module):
             self.masters |= {f"{name}.lora_A.weight": self.lora_A[-1], f"{name}.lora_B.weight": self.lora_B[-1]}
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, ...]:
-        """x: [pieces, in]. In training, all adapters of the group drop the same elements of it.
+        """x: [pieces, in], to be read by nothing else: in training, all adapters of the group drop the same elements of
+        it, which are set to 0 in place.
         residual: [pieces, out], added to the output of a group's only linear.
         RETURNS: [pieces, out] of each linear.
         """
@@ -93,19 +94,15 @@ class LoRAProducts(Function):
         if dropped is not None:
             scaling /= 1 - group.settings.dropout
         ctx.group, ctx.scaling = group, scaling
-        ups: dict[int, Tensor] = {}
+        outputs = [_product(x, dequantize(module), residual) for module in group.linears]
         if masters:
             down, ups = _cast(group, masters, x.dtype)
-            low = without(x, dropped) @ down.t()
-            lows = dict(zip(ups, (low * scaling).split(group.settings.r, dim=1), strict=True))
+            if dropped is not None:
+                zero(x, dropped)
+            low = x @ down.t()
+            for (i, up), part in zip(ups.items(), (low * scaling).split(group.settings.r, dim=1), strict=True):
+                outputs[i].addmm_(part, up.t())
             ctx.save_for_backward(x, dropped, low, *masters)
-        outputs = []
-        for i, module in enumerate(group.linears):
-            weight = dequantize(module)
-            if i not in ups:
-                outputs.append(_product(x, weight, residual))
-            else:  # the small product first: the large one adds itself to it on its way out
-                outputs.append(_product(lows[i], ups[i], residual).addmm_(x, weight.t()))
         return tuple(outputs)
 
     @staticmethod
@@ -118,7 +115,7 @@ class LoRAProducts(Function):
             down, ups = _cast(group, masters, x.dtype)
             adapted = [(grads[i], up) for i, up in ups.items()]
             grad_low = torch.cat([grad @ up for grad, up in adapted], dim=1).mul_(ctx.scaling)
-            grad_masters += (grad_low.t() @ without(x, dropped)).float().split(group.settings.r)
+            grad_masters += (grad_low.t() @ x).float().split(group.settings.r)
             lows = low.split(group.settings.r, dim=1)
             for part, (grad, _) in zip(lows, adapted, strict=True):
                 # The short side first: this product takes half as long as its transpose.
@@ -176,10 +173,6 @@ def zero(x: Tensor, dropped: Tensor) -> Tensor:
         return x.masked_fill_(dropped, 0)
     x.view(-1).index_fill_(0, dropped, 0)
     return x
-
-
-def without(x: Tensor, dropped: Tensor | None) -> Tensor:
-    return x if dropped is None else zero(x.clone(), dropped)
 
 
 def save_adapter(folder: Path, settings: ClassifierSettings, tensors: Mapping[str, Tensor], base: BaseInfo) -> None:

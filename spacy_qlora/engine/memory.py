@@ -170,10 +170,10 @@ class Job:
     def _kept(self, asked: bool) -> Iterator[int]:
         """Bytes kept by each step of a layer. asked: Whether the step's input asks for a gradient."""
         shape, size, targets = self.shape, self.size, set(self.settings.lora.target_modules)
-        norm = self.pieces * (2 * shape.hidden * size + 4)  # what goes in and comes out, and one float32 a piece
+        norm = self.pieces * (shape.hidden * size + 4)  # what goes in, and one float32 a piece
         if asked:
             yield norm
-        yield self._group(shape.hidden, ("q_proj", "k_proj", "v_proj"), shared=asked)
+        yield self._group(shape.hidden, ("q_proj", "k_proj", "v_proj"))
         asked |= bool(targets & {"q_proj", "k_proj", "v_proj"})
         if asked:
             yield self._attention()
@@ -181,21 +181,20 @@ class Job:
         asked |= "o_proj" in targets
         if asked:
             yield norm
-        yield self._group(shape.hidden, ("gate_proj", "up_proj"), shared=asked)
+        yield self._group(shape.hidden, ("gate_proj", "up_proj"))
         asked |= bool(targets & {"gate_proj", "up_proj"})
         if asked:
             yield 2 * self.pieces * shape.mlp * size  # gate and up
         yield self._group(shape.mlp, ("down_proj",))
 
-    def _group(self, width: int, names: tuple[str, ...], shared: bool = False) -> int:
-        """Kept by linears that read the same input. shared: Whether the norm before them keeps that input anyway."""
+    def _group(self, width: int, names: tuple[str, ...]) -> int:
+        """Kept by linears that read the same input."""
         lora = self.settings.lora
         adapted = len(set(names) & set(lora.target_modules))
         if not adapted:
             return 0
         dropped = lora.dropout * 8 if self.device == "cpu" else bool(lora.dropout)  # numbers of elements, or booleans
-        read = width * dropped + (0 if shared else width * self.size)
-        return self.pieces * (math.ceil(read) + adapted * lora.r * self.size)
+        return self.pieces * (math.ceil(width * (self.size + dropped)) + adapted * lora.r * self.size)
 
     def _attention(self) -> int:
         shape = self.shape
@@ -208,8 +207,7 @@ class Job:
 
     def _head(self) -> int:
         """The final norm over the words' states, those in float32, the log-probabilities, and two numbers a word."""
-        norm = self.shape.hidden * 2 * self.size + 4
-        return self.words * (norm + (self.shape.hidden * 4 if self.size != 4 else 0) + self.tags * 4 + 16)
+        return self.words * (self.shape.hidden * (self.size + 4) + 4 + self.tags * 4 + 16)
 
     def _transient(self) -> int:
         """Gradients and products that live within one layer's backward pass, at its widest: the MLP."""
