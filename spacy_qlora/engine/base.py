@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import MistralConfig, MistralModel
 
-from spacy_qlora.engine.heap import keep_freed_memory
+from spacy_qlora.engine.heap import keep_few_kernels, keep_freed_memory
 from spacy_qlora.engine.info import BaseInfo
 from spacy_qlora.engine.memory import Shape, usually_resident
 from spacy_qlora.engine.tokenizer import make_tokenizer
@@ -115,6 +115,7 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
     }
     if device.type == "cpu":
         keep_freed_memory()
+        keep_few_kernels()
     base = Base(info, config, tokenizer, leaves, type(skeleton.rotary_emb)(config).to(device))
     base.keep_resident(usually_resident(Shape.of(config), dtype.itemsize, device.type), twice=True)
     return base

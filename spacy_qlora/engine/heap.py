@@ -1,4 +1,4 @@
-"""How the C library keeps freed memory."""
+"""What is kept in memory for the next use: by the C library what is freed, by oneDNN its kernels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt's names for them
+KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256", "LRU_CACHE_CAPACITY": "256"}  # oneDNN's and PyTorch's own
 MIB = 2**20
 
 
@@ -21,6 +22,16 @@ def keep_freed_memory() -> None:
         if mallopt is not None:
             mallopt(TRIM_THRESHOLD, 1024 * MIB)
             mallopt(MMAP_THRESHOLD, 32 * MIB)  # the most that it takes
+
+
+def keep_few_kernels() -> None:
+    """Lets oneDNN keep 256 kernels, unless the environment says otherwise. To be called before the first product.
+
+    Each new shape of a batch takes kernels of its own. By default so many are kept that memory grows by several hundred
+    MiB over tens of thousands of texts; those of a few batches are enough.
+    """
+    for name, count in KERNELS.items():
+        os.environ.setdefault(name, count)
 
 
 def give_back_memory() -> None:

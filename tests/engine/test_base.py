@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, MistralModel
 
+from spacy_qlora.engine import heap
 from spacy_qlora.engine.base import Base, fingerprint, load_base, read_config
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.optimizer import AdapterOptimizer
@@ -325,3 +327,16 @@ def test_the_factory_imports_nothing_heavy() -> None:
         "heavy = {'torch', 'transformers', 'peft', 'bitsandbytes', 'datasets', 'safetensors', 'tokenizers'}\n"
         "assert not new & heavy, new & heavy"
     )
+
+
+def test_loading_bounds_the_kernels_that_are_kept_unless_the_environment_does(base: Path) -> None:
+    program = (
+        "import os, sys, torch\nfrom pathlib import Path\nfrom spacy_qlora.engine.base import load_base\n"
+        "load_base(Path(sys.argv[1]), torch.device('cpu'), torch.bfloat16)\n"
+        "print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'], os.environ['LRU_CACHE_CAPACITY'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in heap.KERNELS}
+    environment["LRU_CACHE_CAPACITY"] = "7"
+    command = [sys.executable, "-c", program, str(base)]
+    found = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    assert found.stdout.split() == ["256", "7"]
