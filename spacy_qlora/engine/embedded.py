@@ -15,7 +15,7 @@ from typing import Any
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from tokenizers import Tokenizer
 
-from spacy_qlora.errors import InputError, RunError
+from spacy_qlora.errors import RunError
 
 NAME = "smollm2-135m"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # of the same model
@@ -48,10 +48,6 @@ def downloaded_gguf() -> Iterator[Path]:
 
 def read_model(path: Path) -> Any:
     """RETURNS: transformers' model (float32, Llama classes, whose weights a Mistral loads unchanged)."""
-    try:
-        import gguf  # noqa: F401
-    except ImportError as error:
-        raise InputError("Q207", name=NAME) from error
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
