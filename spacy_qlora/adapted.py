@@ -83,7 +83,8 @@ class Adapted(Generic[Settings, Module]):
         from spacy_qlora.engine.base import load_base
 
         folder = self.base_folder()
-        base = load_base(folder, find_device(self.settings.device), getattr(torch, self.settings.compute_dtype))
+        device = find_device(self.settings.device)
+        base = load_base(folder, device, find_dtype(self.settings.compute_dtype, device.type))
         encoder = self.build(base)
         encoder.set_fold(self.settings.fold)
         if self._trained is not None:
@@ -132,3 +133,22 @@ def find_device(setting: str) -> torch.device:
         reason = f"this machine has {torch.cuda.device_count()} CUDA devices"
         raise InputError("Q306", name="device", value=setting, reason=reason)
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def find_dtype(setting: str, device: str) -> torch.dtype:
+    """What is computed in.  device: "cpu" or "cuda".
+
+    setting: "auto" takes float32 on a CPU that has no instructions for bfloat16, where products in it take several
+    times as long, and bfloat16 everywhere else.
+    """
+    if setting != "auto":
+        return getattr(torch, setting)
+    return torch.bfloat16 if device != "cpu" or has_bfloat16() else torch.float32
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # before PyTorch 2.11
+        return torch.backends.cpu.get_cpu_capability() != "AVX2"
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -18,7 +18,7 @@ DEFAULTS = {
     "layers": None,
     "adapted_layers": None,
     "bidirectional_from": 0,
-    "compute_dtype": "bfloat16",
+    "compute_dtype": "auto",
     "device": "auto",
     "max_pieces": 512,
     "overlap": None,
@@ -71,7 +71,7 @@ def make_qlora_ner(
     layers (Optional[int]): How many layers of the base to keep, from the bottom; all if empty.
     adapted_layers (Optional[int]): How many of those are adapted, from the top; all if empty.
     bidirectional_from (Optional[int]): The first layer with unmasked attention; empty leaves all layers causal.
-    compute_dtype (str): "bfloat16" or "float32".
+    compute_dtype (str): "bfloat16" or "float32"; "auto" is float32 on a CPU that has no instructions for bfloat16.
     device (str): "auto", "cpu", "cuda" or "cuda:N".
     max_pieces (int): Longest window of pieces; a longer text becomes overlapping windows.
     overlap (Optional[int]): Pieces that neighbouring windows share, at most half of max_pieces; half if empty.

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 from spacy_qlora.engine.settings import ClassifierSettings, require
 
-DTYPES = ("bfloat16", "float32")
+DTYPES = ("auto", "bfloat16", "float32")
 EARLIER = ("overwrite", "keep", "merge")  # what becomes of doc.ents that are set
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     """base: Folder, name or hub id of the base.  classifier: What is trained on it; part of a saved pipeline.
-    compute_dtype: "bfloat16" or "float32".  device: "auto", "cpu", "cuda" or "cuda:N".
+    compute_dtype: "auto", "bfloat16" or "float32".  device: "auto", "cpu", "cuda" or "cuda:N".
     max_pieces: Longest window.  overlap: Pieces that neighbouring windows of a text share; half a window if None.
     batch_pieces: Most pieces a batch, padding counted.
     fold: While predicting, keep a copy of dequantised weights with the adapter folded in, where they are kept at all.
@@ -21,7 +21,7 @@ class ModelSettings:
 
     base: str
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
-    compute_dtype: str = "bfloat16"
+    compute_dtype: str = "auto"
     device: str = "auto"
     max_pieces: int = 512
     overlap: int | None = None

@@ -48,7 +48,9 @@ def test_the_7b_program_at_a_tiny_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["train.py", "infer.py", "memory.py", "prefix.py", "accuracy.py", "bridge.py"])
+@pytest.mark.parametrize(
+    "program", ["train.py", "infer.py", "memory.py", "prefix.py", "accuracy.py", "bridge.py", "compute_dtype.py"]
+)
 def test_comparisons_run(program: str, base: Path, data: Path, tmp_path: Path) -> None:
     if program == "bridge.py":
         pytest.importorskip("spacy_transformers")

@@ -432,6 +432,26 @@ def test_a_worker_is_refused_the_gpu(learned: Language, monkeypatch: pytest.Monk
         learned(TEXTS[0])
 
 
+@pytest.mark.parametrize(
+    ("setting", "known", "expected"),
+    [
+        ("auto", {"avx2": True, "avx512_f": True}, torch.float32),
+        ("auto", {"avx2": True, "avx512_bf16": True}, torch.bfloat16),
+        ("auto", {"neon": True, "bf16": True}, torch.bfloat16),
+        ("bfloat16", {"avx2": True}, torch.bfloat16),
+    ],
+)
+def test_computes_in_what_the_cpu_has_instructions_for(
+    learned: Language, monkeypatch: pytest.MonkeyPatch, setting: str, known: dict[str, bool], expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    ner = component(learned)
+    config = {"base": ner.settings.base, "compute_dtype": setting}
+    other = learned.add_pipe("qlora_ner", name="other", config=config).from_bytes(ner.to_bytes())
+    assert other.model.classifier.base.dtype == expected
+    assert entities(other(learned.make_doc(TEXTS[0]))) == EXPECTED[0]
+
+
 def test_two_components_share_one_base(learned: Language, trained: Path) -> None:
     learned.add_pipe("qlora_ner", name="second", source=spacy.load(trained))
     assert entities(learned(TEXTS[0])) == EXPECTED[0]

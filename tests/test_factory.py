@@ -26,7 +26,7 @@ def test_defaults() -> None:
     assert settings.base == "smollm2-135m"
     assert settings.classifier.lora.target_modules == LINEARS
     assert (settings.classifier.layers, settings.classifier.bidirectional_from) == (None, 0)
-    assert (settings.compute_dtype, settings.device, settings.carry_base) == ("bfloat16", "auto", False)
+    assert (settings.compute_dtype, settings.device, settings.carry_base) == ("auto", "auto", False)
 
 
 def test_every_setting_reaches_its_place(tmp_path: Path) -> None:

@@ -43,7 +43,16 @@ def main() -> None:
     warm = sizes[max(1, int(len(sizes) * WARM)) - 1]
     short, long = (measured(words) for words in (1000, 10_000 if args.quick else 100_000))
     passed = max(sizes) <= GROWTH * warm and long <= LONG * short
-    finish(passed, docs=count, warm_mib=warm, most_mib=max(sizes), last_mib=sizes[-1], short_mib=short, long_mib=long)
+    finish(
+        passed,
+        docs=count,
+        warm_mib=warm,
+        most_mib=max(sizes),
+        last_mib=sizes[-1],
+        mib=sizes[:: max(1, len(sizes) // 10)],
+        short_mib=short,
+        long_mib=long,
+    )
 
 
 def resident() -> int:

@@ -24,7 +24,7 @@ def make_qlora_transformer(
     layers: int | None = None,
     adapted_layers: int | None = None,
     bidirectional_from: int | None = 0,
-    compute_dtype: str = "bfloat16",
+    compute_dtype: str = "auto",
     device: str = "auto",
     max_pieces: int = 512,
     overlap: int | None = None,

@@ -7,7 +7,7 @@ import os
 import sys
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt's names for them
-KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256", "LRU_CACHE_CAPACITY": "256"}  # oneDNN's and PyTorch's own
+KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}  # oneDNN's and PyTorch's own
 MIB = 2**20
 
 
@@ -25,7 +25,7 @@ def keep_freed_memory() -> None:
 
 
 def keep_few_kernels() -> None:
-    """Lets oneDNN keep 256 kernels, unless the environment says otherwise. To be called before the first product.
+    """Lets oneDNN keep 64 kernels, unless the environment says otherwise. To be called before the first product.
 
     Each new shape of a batch takes kernels of its own. By default so many are kept that memory grows by several hundred
     MiB over tens of thousands of texts; those of a few batches are enough.

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import torch
 from spacy.language import Language
 
-from spacy_qlora.adapted import find_device
+from spacy_qlora.adapted import find_device, find_dtype
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.memory import MIB, peak_memory
 from spacy_qlora.training.history import Evaluation
@@ -41,12 +41,14 @@ def run_facts(nlp: Language, words_a_second: float) -> Facts:
 
 def component_facts(ner: QLoRANER) -> Facts:
     settings, base = ner.settings, ner.model.trained_on
+    device = find_device(settings.device)
+    dtype = str(find_dtype(settings.compute_dtype, device.type)).removeprefix("torch.")
     lora = settings.classifier.lora
     return {
         "base": f"{base.id} ({base.fingerprint[:12]})" if base else settings.base,
         "labels": ", ".join(ner.labels),
         "adapter": f"r {lora.r}, alpha {lora.alpha}, on {', '.join(lora.target_modules)}",
-        "computed": f"in {settings.compute_dtype} on {find_device(settings.device)}",
+        "computed": f"in {dtype} on {device}",
         "temperature": f"{ner.model.temperature:g}",
     }
 

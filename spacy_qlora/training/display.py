@@ -15,13 +15,14 @@ from spacy_qlora.engine.memory import MIB, peak_memory
 def describe(ner: QLoRANER, loop: Loop) -> str:
     """Lines for the start of a run: the base, the data and the share of the parameters that is trained."""
     trained, total = loop.classifier.count()
-    base, device = loop.classifier.base.info, loop.classifier.device
+    base = loop.classifier.base
+    dtype = str(base.dtype).removeprefix("torch.")
     pieces = sum(len(window) for window in loop.windows)
     kernels = "\nKernels   compiled by torch.compile" if loop.compiles else ""
     if loop.settings.compile and not loop.compiles:
         kernels = "\nKernels   PyTorch's own: torch.compile finds no compiler here (install g++, or Triton for a GPU)"
     return (
-        f"Base      {base.id} ({base.fingerprint[:12]}), NF4, {ner.settings.compute_dtype} on {device}\n"
+        f"Base      {base.info.id} ({base.info.fingerprint[:12]}), NF4, {dtype} on {base.device}\n"
         f"Labels    {', '.join(ner.labels)}\n"
         f"Trained   {trained:,} of {total:,} parameters, {trained / total:.2%}\n"
         f"Corpus    {len(loop.windows):,} windows, {pieces:,} pieces; {loop.total_steps or 'no limit of'} steps\n"

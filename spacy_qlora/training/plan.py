@@ -10,6 +10,7 @@ from spacy import util
 from thinc.api import Config
 from wasabi import table
 
+from spacy_qlora.adapted import find_dtype
 from spacy_qlora.engine.memory import MIB, Job, Shape
 from spacy_qlora.engine.plan import fit, read_size
 from spacy_qlora.engine.settings import LoopSettings
@@ -38,14 +39,15 @@ def plan(path: Path, config: Config, memory: str | None) -> str:
 
 def make_job(settings: NERSettings, loop: LoopSettings, shape: Shape) -> Job:
     """What a config describes, with `LABELS` labels."""
+    device = device_type(settings.device)
     return Job.usual(
         shape,
         settings.classifier,
         loop,
         tags=2 * LABELS + 1,
         length=settings.max_pieces,
-        size=getattr(torch, settings.compute_dtype).itemsize,
-        device=device_type(settings.device),
+        size=find_dtype(settings.compute_dtype, device).itemsize,
+        device=device,
     )
 
 

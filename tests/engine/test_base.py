@@ -339,4 +339,4 @@ def test_loading_bounds_the_kernels_that_are_kept_unless_the_environment_does(ba
     environment["LRU_CACHE_CAPACITY"] = "7"
     command = [sys.executable, "-c", program, str(base)]
     found = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    assert found.stdout.split() == ["256", "7"]
+    assert found.stdout.split() == ["64", "7"]
