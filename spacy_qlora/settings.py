@@ -15,7 +15,7 @@ class ModelSettings:
     """base: Folder, name or hub id of the base.  classifier: What is trained on it; part of a saved pipeline.
     compute_dtype: "auto", "bfloat16" or "float32".  device: "auto", "cpu", "cuda" or "cuda:N".
     max_pieces: Longest window.  overlap: Pieces that neighbouring windows of a text share; half a window if None.
-    batch_pieces: Most pieces a batch, padding counted.
+    batch_pieces: Most pieces a batch.
     fold: While predicting, keep a copy of dequantised weights with the adapter folded in, where they are kept at all.
     """
 

@@ -33,7 +33,7 @@ def make_qlora_transformer(
 ) -> "QLoRATransformer":
     """The model of a `transformer` component: a frozen 4-bit base with a LoRA adapter that learns from its listeners.
 
-    batch_pieces (int): Most pieces a batch, padding counted.
+    batch_pieces (int): Most pieces a batch.
     checkpointing (bool): Recompute each layer in the backward pass instead of keeping its activations.
     The others are those of `qlora_ner`; see `make_qlora_ner`.
     RETURNS (Model[List[Doc], FullTransformerBatch]): The model.

@@ -61,27 +61,26 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def frozen_states(self, batch: Batch) -> Tensor:
-        """What the layers below the adapted ones make of a batch. RETURNS: [batch * pieces, hidden].
+        """What the layers below the adapted ones make of a batch. RETURNS: [pieces, hidden].
 
         In training, on a CPU, a window's are the same to the bit whatever stands beside it.
         """
         with compiled(False):
-            return self._through(range(self.frozen), self.embed(batch.pieces.flatten()), batch)
+            return self._through(range(self.frozen), self.embed(batch.pieces), batch)
 
     def _through(self, layers: range, states: Tensor, batch: Batch) -> Tensor:
-        """states, RETURNS: [batch * pieces, hidden]."""
-        size, length = batch.pieces.shape
-        cos, sin = self.base.rotary(states, torch.arange(length, device=self.device)[None])
+        """states, RETURNS: [pieces, hidden]."""
+        cos, sin = self.base.rotary(states, torch.arange(batch.layout.width, device=self.device)[None])
         unmasked_from = self.settings.bidirectional_from
         states = pad(states, (0, 0, 0, rounded(len(states)) - len(states)))
         for i in layers:
             causal = unmasked_from is None or i < unmasked_from
-            inputs = states, (size, length), (cos[0], sin[0]), batch.mask, causal
+            inputs = states, batch.layout, (cos[0], sin[0]), causal
             if i < self.frozen + self.checkpointed and torch.is_grad_enabled():
                 states = checkpoint(self.layers[i], *inputs, use_reentrant=False)
             else:
                 states = self.layers[i](*inputs)
-        return states[: size * length]
+        return states[: len(batch.pieces)]
 
     def lengths(self, windows: Sequence[Window]) -> list[int]:
         """Pieces of each window, the begin-of-text that `collate` puts before it counted."""
@@ -118,7 +117,7 @@ class Encoder(nn.Module):
     def predict(self, windows: Sequence[Window], budget: int) -> list[NDArray[np.float32]]:
         """What `forward` gives for each window's words, in the order of `windows`.
 
-        budget: Pieces a batch, padding counted. A batch that memory is too small for is halved.
+        budget: Pieces a batch. A batch that memory is too small for is halved.
         Raises RunError where it is too small for a single window.
         """
         self.eval()

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import batch_norm, silu
 
+from spacy_qlora.engine.batching import Layout
+
 
 class Fused:
     """A function of tensors, which runs as one kernel that torch.compile makes of it, within `compiled`."""
@@ -120,62 +122,56 @@ def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Ten
 class ToHeads(Function):
     """Heads before pieces, turned by the rotary position embedding where it is given.
 
-    x: [rows, heads * size], of which the first batch * pieces rows count.  shape: batch, pieces.
-    rotary: Cosines and sines, [pieces, size] each, the second half as the first.
-    RETURNS: [batch, heads, pieces, size], contiguous.
+    x: [rows, heads * size].  rotary: Cosines and sines, [width, size] each, the second half as the first.
+    RETURNS: [windows, heads, width, size], contiguous, with any finite values at padding.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shape: tuple[int, int], size: int, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
-        ctx.rows, ctx.rotary = len(x), rotary
-        heads = _by_head(x, shape, size)
+    def forward(ctx: Any, x: Tensor, layout: Layout, size: int, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+        ctx.rows, ctx.layout, ctx.rotary = len(x), layout, rotary
+        heads = _by_head(layout.spread(x), layout, size)
         out = x.new_empty(heads.shape)
         return out.copy_(heads) if rotary is None else rotate(heads, *rotary, out)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        rectangle, heads = _empty_rectangle(grad, ctx.layout)
         if ctx.rotary is None:
-            return to_rows(grad, ctx.rows), None, None, None
-        cos, sin = ctx.rotary
-        out, heads = _empty_rows(grad, ctx.rows)
-        rotate(grad, cos, -sin, heads)
-        return out, None, None, None
+            heads.copy_(grad)
+        else:
+            cos, sin = ctx.rotary
+            rotate(grad, cos, -sin, heads)
+        return ctx.layout.collect(rectangle, ctx.rows), None, None, None
 
 
 class ToRows(Function):
-    """The way back from `ToHeads`, with zeros in the rows that do not count.
+    """The way back from `ToHeads`, with zeros in the rows after the last piece.
 
-    x: [batch, heads, pieces, size]. RETURNS: [rows, heads * size].
+    x: [windows, heads, width, size]. RETURNS: [rows, heads * size].
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: int) -> Tensor:
-        ctx.shape, ctx.size = (x.shape[0], x.shape[2]), x.shape[3]
-        return to_rows(x, rows)
+    def forward(ctx: Any, x: Tensor, layout: Layout, rows: int) -> Tensor:
+        ctx.layout, ctx.size = layout, x.shape[3]
+        rectangle, heads = _empty_rectangle(x, layout)
+        heads.copy_(x)
+        return layout.collect(rectangle, rows)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _by_head(grad, ctx.shape, ctx.size).contiguous(), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _by_head(ctx.layout.spread(grad, zero=True), ctx.layout, ctx.size).contiguous(), None, None
 
 
-def to_rows(x: Tensor, rows: int) -> Tensor:
-    out, heads = _empty_rows(x, rows)
-    heads.copy_(x)
-    return out
+def _empty_rectangle(like: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    """RETURNS: [windows * width, heads * size] to be filled, and the view of it that is shaped as `like`."""
+    windows, heads, width, size = like.shape
+    out = like.new_empty(windows * width, heads * size)
+    return out, _by_head(out, layout, size)
 
 
-def _empty_rows(like: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """RETURNS: New rows, and the view of them that is shaped as `like`, to be filled."""
-    batch, heads, pieces, size = like.shape
-    out = like.new_empty(rows, heads * size)
-    out[batch * pieces :] = 0
-    return out, _by_head(out, (batch, pieces), size)
-
-
-def _by_head(x: Tensor, shape: tuple[int, int], size: int) -> Tensor:
-    """A view of rows: [batch, heads, pieces, size]."""
-    batch, pieces = shape
-    return x[: batch * pieces].view(batch, pieces, -1, size).transpose(1, 2)
+def _by_head(rectangle: Tensor, layout: Layout, size: int) -> Tensor:
+    """A view: [windows, heads, width, size]."""
+    return rectangle.view(layout.windows, layout.width, -1, size).transpose(1, 2)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import MistralConfig
 
 from spacy_qlora.engine.attention import attend, attend_apart
+from spacy_qlora.engine.batching import Layout
 from spacy_qlora.engine.functions import RMSNorm, SwiGLU, ToHeads, ToRows
 from spacy_qlora.engine.lora import LoRALinears
 from spacy_qlora.engine.settings import LoRASettings
@@ -41,21 +42,18 @@ class Layer(nn.Module):
         self.groups = nn.ModuleList(groups)
         self.masters = {name: master for group in groups for name, master in group.masters.items()}
 
-    def forward(
-        self, x: Tensor, shape: tuple[int, int], rotary: tuple[Tensor, Tensor], mask: Tensor | None, causal: bool
-    ) -> Tensor:
-        """x: [rows, hidden], text after text; rows beyond batch * pieces are there to round their number up.
-        shape: batch, pieces.  rotary: Cosines and sines, [pieces, head size] each.
-        mask: Boolean [batch, pieces], True at real pieces; None where nothing is padded.
+    def forward(self, x: Tensor, layout: Layout, rotary: tuple[Tensor, Tensor], causal: bool) -> Tensor:
+        """x: [rows, hidden], window after window; those after the last piece are there to round their number up.
+        rotary: Cosines and sines, [width of the layout, head size] each.
         causal: Whether a piece sees only those before it.
         RETURNS: [rows, hidden].
         """
         qkv, o, gate_up, down = self.groups
         query, key, value = qkv(self._norm(0, x))
-        query, key = (ToHeads.apply(y, shape, self.size, rotary) for y in (query, key))
+        query, key = (ToHeads.apply(y, layout, self.size, rotary) for y in (query, key))
         mix = attend_apart if self.training and not self.adapt else attend
-        mixed = mix(query, key, ToHeads.apply(value, shape, self.size, None), mask, causal)
-        [x] = o(ToRows.apply(mixed, len(x)), x)
+        mixed = mix(query, key, ToHeads.apply(value, layout, self.size, None), layout.mask, causal)
+        [x] = o(ToRows.apply(mixed, layout, len(x)), x)
         [x] = down(SwiGLU.apply(*gate_up(self._norm(1, x))), x)
         return x
 

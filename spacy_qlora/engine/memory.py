@@ -13,6 +13,7 @@ import torch
 from transformers import MistralConfig
 
 from spacy_qlora.engine.attention import SHORT
+from spacy_qlora.engine.batching import PADDING
 from spacy_qlora.engine.heap import give_back_memory
 from spacy_qlora.engine.settings import LINEARS, ClassifierSettings, LoopSettings
 
@@ -79,7 +80,8 @@ class Shape:
 class Job:
     """What the memory of a training run depends on.
 
-    pieces: Rows of a micro-batch, padding counted.  length: Pieces of its longest window.  words: That are scored.
+    pieces: Rows of a micro-batch.  length: Pieces of its longest window.  words: That are scored.
+    padding: How many times as many pieces attention sees.
     checkpointed: Adapted layers, from the bottom, whose activations are computed again in the backward pass.
     resident: Layers whose dequantised weights stay in memory.  eight_bit: Whether the optimizer's moments are 8-bit.
     size: Bytes of an element of the compute type.  device: "cpu" or "cuda".
@@ -96,6 +98,7 @@ class Job:
     eight_bit: bool = False
     size: int = 2
     device: str = "cpu"
+    padding: float = 1.0
 
     @property
     def depth(self) -> int:
@@ -121,7 +124,7 @@ class Job:
         pieces = max(loop.batch_pieces, length)
         words = math.ceil(pieces * words_a_piece)
         resident = usually_resident(shape, size, device)
-        job = cls(shape, settings, tags, pieces, length, words, resident=resident, size=size, device=device)
+        job = cls(shape, settings, tags, pieces, length, words, 0, resident, False, size, device, PADDING)
         return replace(job, checkpointed=job.adapted if loop.checkpointing else 0)
 
     def items(self) -> dict[str, int]:
@@ -197,13 +200,13 @@ class Job:
         return self.pieces * (math.ceil(width * (self.size + dropped)) + adapted * lora.r * self.size)
 
     def _attention(self) -> int:
-        shape = self.shape
+        shape, pieces = self.shape, math.ceil(self.pieces * self.padding)
         if self.device == "cpu" and self.length <= SHORT:
             scores = shape.heads * self.length
-            return self.pieces * (shape.query + 2 * shape.kv + scores) * self.size
+            return pieces * (shape.query + 2 * shape.kv + scores) * self.size
         # Fused: what goes in, what comes out, and one float32 a piece and head; CUDA has keys and values for each head.
         shared = shape.query if self.device == "cuda" else shape.kv
-        return self.pieces * (2 * (shape.query + shared) * self.size + 4 * shape.heads)
+        return pieces * (2 * (shape.query + shared) * self.size + 4 * shape.heads)
 
     def _head(self) -> int:
         """The final norm over the words' states, those in float32, the log-probabilities, and two numbers a word."""

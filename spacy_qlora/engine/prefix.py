@@ -22,7 +22,7 @@ def with_states(classifier: TokenClassifier, windows: Sequence[Window], budget: 
     """The windows with their states, memory-mapped from a file in `folder` that is written where it is missing.
 
     The file is named after all that the states depend on. Texts can be guessed from it: only its owner may read it.
-    budget: Pieces a batch, padding counted.
+    budget: Pieces a batch.
     Raises OSError where the disk is full or the folder cannot be written.
     """
     lengths, size = classifier.lengths(windows), classifier.base.config.hidden_size
@@ -46,10 +46,10 @@ def _write(classifier: TokenClassifier, windows: Sequence[Window], budget: int, 
             classifier.train()
             for chosen in by_budget(lengths, budget):
                 batch = classifier.collate([windows[i] for i in chosen])
-                states = classifier.frozen_states(batch).cpu().view(*batch.pieces.shape, size)
+                states = classifier.frozen_states(batch).cpu().split([lengths[i] for i in chosen])
                 for i, rows in zip(chosen, states, strict=True):
                     file.seek(starts[i])
-                    file.write(rows[: lengths[i]].view(torch.uint8).numpy().data)
+                    file.write(rows.view(torch.uint8).numpy().data)
                     bar.update(lengths[i])
         temporary.replace(path)
     finally:

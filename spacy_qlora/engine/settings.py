@@ -102,7 +102,7 @@ class OptimizerSettings:
 @dataclass(frozen=True)
 class LoopSettings:
     """batch_size: Texts a step; 0 fills each step with `batch_pieces` x `accumulate` instead.
-    batch_pieces: Most pieces a micro-batch, padding counted.  accumulate: Micro-batches a step, where batch_size is 0.
+    batch_pieces: Most pieces a micro-batch.  accumulate: Micro-batches a step, where batch_size is 0.
     checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
     memory_budget: Such as "8GiB": smaller micro-batches, checkpointed layers and 8-bit moments are then planned to fit,
     whatever `checkpointing` says.  None for no plan.

@@ -12,12 +12,13 @@ from torch.autograd import gradcheck
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm, apply_rotary_pos_emb
 
 from spacy_qlora.engine.base import dequantize, load_base
+from spacy_qlora.engine.batching import Layout
 from spacy_qlora.engine.encoder import rounded
 from spacy_qlora.engine.functions import RMSNorm, SwiGLU, ToHeads, ToRows, can_compile, compiled, scale_rows, swiglu
 
 CPU = torch.device("cpu")
-BATCH, PIECES, HEADS, SIZE = 2, 5, 3, 8
-SHAPE = (BATCH, PIECES)
+PIECES, HEADS, SIZE = 5, 3, 8
+LENGTHS = [[5, 5], [5, 3], [2, 5, 1]]  # of the windows in a batch
 ROUNDING = {
     torch.float32: 1e-5,
     torch.bfloat16: 2**-6,
@@ -93,25 +94,30 @@ def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch)
     assert len(results(torch.float32)) == 5
 
 
-@pytest.mark.parametrize("rows", [BATCH * PIECES, BATCH * PIECES + 6])
-def test_heads_are_turned_as_transformers_does(rows: int) -> None:
-    x, (cos, sin) = double(rows, HEADS * SIZE), angles()
-    plain = ToHeads.apply(x, SHAPE, SIZE, None)
+@pytest.mark.parametrize("more", [0, 6])
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_heads_are_turned_as_transformers_does(lengths: list[int], more: int) -> None:
+    layout, (cos, sin) = Layout.of(lengths), angles()
+    real = (torch.arange(PIECES) < torch.tensor(lengths)[:, None])[:, None, :, None]  # what padding holds is not told
+    x = double(sum(lengths) + more, HEADS * SIZE)
+    plain = ToHeads.apply(x, layout, SIZE, None)
     assert plain.is_contiguous()
-    assert torch.equal(plain[1, 2, 3], x[PIECES + 3, 2 * SIZE :])
+    assert torch.equal(plain[1, 2, 1], x[lengths[0] + 1, 2 * SIZE :])
     expected, _ = apply_rotary_pos_emb(plain, plain, cos[None], sin[None])
-    torch.testing.assert_close(ToHeads.apply(x, SHAPE, SIZE, (cos, sin)), expected)
-    assert gradcheck(lambda x: ToHeads.apply(x, SHAPE, SIZE, (cos, sin)), x)
-    assert gradcheck(lambda x: ToHeads.apply(x, SHAPE, SIZE, None), x)
+    torch.testing.assert_close(ToHeads.apply(x, layout, SIZE, (cos, sin)) * real, expected * real)
+    assert gradcheck(lambda x: ToHeads.apply(x, layout, SIZE, (cos, sin)) * real, x)
+    assert gradcheck(lambda x: ToHeads.apply(x, layout, SIZE, None) * real, x)
 
 
-def test_rows_are_what_heads_were() -> None:
-    rows = BATCH * PIECES + 6
+@pytest.mark.parametrize("more", [0, 6])
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_rows_are_what_heads_were(lengths: list[int], more: int) -> None:
+    layout, rows = Layout.of(lengths), sum(lengths) + more
     x = double(rows, HEADS * SIZE)
-    back = ToRows.apply(ToHeads.apply(x, SHAPE, SIZE, None), rows)
-    assert torch.equal(back[: BATCH * PIECES], x[: BATCH * PIECES])
-    assert not back[BATCH * PIECES :].any()
-    assert gradcheck(lambda x: ToRows.apply(x, rows), double(BATCH, HEADS, PIECES, SIZE))
+    back = ToRows.apply(ToHeads.apply(x, layout, SIZE, None), layout, rows)
+    assert torch.equal(back[: sum(lengths)], x[: sum(lengths)])
+    assert not back[sum(lengths) :].any()
+    assert gradcheck(lambda x: ToRows.apply(x, layout, rows), double(len(lengths), HEADS, PIECES, SIZE))
 
 
 def test_rows_are_rounded_to_few_numbers() -> None:

@@ -109,6 +109,15 @@ def test_computed_bytes_are_those_held(base: Path, case: tuple, dtype: torch.dty
     assert sum(items[name] for name in names) == pytest.approx(stored, rel=0.03)
 
 
+def test_padding_is_kept_by_attention_alone(base: Path) -> None:
+    loaded, lengths = load_base(base, CPU, torch.bfloat16), (32, 30, 20, 14)
+    classifier = TokenClassifier(loaded, TAGS, ClassifierSettings(LoRASettings(dropout=0.0)))
+    windows = [texts(1, length)[0] for length in lengths]
+    rows, words = rounded(sum(lengths)), sum(lengths) - len(lengths)
+    job = Job(Shape.of(loaded.config), classifier.settings, TAGS, rows, 32, words, padding=4 * 32 / rows)
+    assert job.items()["activations"] == pytest.approx(kept(classifier, windows), rel=0.03)
+
+
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.itemsize
 
