@@ -2,27 +2,31 @@
 
     python benchmarks/memory.py --base BASE --data DATA --output benchmarks/results/memory.json
 
-The first 200 sentences of the train split, at full depth, r=16. Each process runs alone, from start to end.
+The first 200 sentences of the train split, at full depth, r=16, and a long run of 1,000 for four epochs. Each process
+runs alone, from start to end.
 """
 
 from __future__ import annotations
 
 from common import ours, parse, peer, save, stock_checkpoint
 
+SENTENCES = ("--limit", 200)
 OWN = {
-    "768 pieces": ("--pieces", 768),
-    "1,536 pieces": ("--pieces", 1536),
-    "1,536 pieces, checkpointed": ("--pieces", 1536, "--checkpointing"),
+    "768 pieces": (*SENTENCES, "--pieces", 768),
+    "1,536 pieces": (*SENTENCES, "--pieces", 1536),
+    "1,536 pieces, checkpointed": (*SENTENCES, "--pieces", 1536, "--checkpointing"),
+    "1,536 pieces, a long run": ("--limit", 1000, "--epochs", 4, "--pieces", 1536),
 }
 
 
 def main() -> None:
     args = parse(__doc__)
-    data = ("--train", (args.data / "train.jsonl").resolve(), "--limit", 8 if args.quick else 200)
-    own = {name: ours("train", "--base", args.base.resolve(), *data, *more) for name, more in OWN.items()}
+    data = ("--train", (args.data / "train.jsonl").resolve())
+    few = ("--limit", 8) if args.quick else ()
+    own = {name: ours("train", "--base", args.base.resolve(), *data, *more, *few) for name, more in OWN.items()}
     with stock_checkpoint(args.base) as checkpoint:
         stock = ("--base", checkpoint, "--dev", (args.data / "dev.jsonl").resolve(), "--limit-dev", 1, *data)
-        theirs = peer("tuned, batch 8", "tuned", *stock, "--batch", 8).run()
+        theirs = peer("tuned, batch 8", "tuned", *stock, *SENTENCES, "--batch", 8, *few).run()
         mine = {name: side.run() for name, side in own.items()}
     results = [
         row(f"peak memory against the plan, {name}", run["rss_mib"], run["planned_mib"]) for name, run in mine.items()
