@@ -39,7 +39,7 @@ def row(name: str, ours: float, other: float, unit: str) -> dict:
         "name": name,
         "ours": round(ours, 4),
         "peer": round(other, 4),
-        "ratio": round(ours / other, 4),
+        "ratio": round(ours / other, 4) if other else 0.0,
         "unit": unit,
     }
 

@@ -166,7 +166,7 @@ def test_steps_hold_what_the_settings_say(base: Path, tmp_path: Path, settings: 
     assert trained[:12] != trained[12:]
     for step in steps:
         for batch in step:
-            assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= settings.batch_pieces
+            assert len(batch) == 1 or sum(lengths[i] for i in batch) <= settings.batch_pieces
     if settings.batch_size:
         sizes = [sum(map(len, step)) for step in steps]
         assert max(sizes) == settings.batch_size
