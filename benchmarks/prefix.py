@@ -57,17 +57,18 @@ def run(args: argparse.Namespace, cache: bool) -> tuple[list[float], float]:
 
     def on_step(progress: Progress) -> None:
         total = progress.loss * progress.words
-        if progress.words < before[1]:
-            before[:] = [0.0, 0]
         losses.append((total - before[0]) / (progress.words - before[1]))
         before[:] = [total, progress.words]
+
+    def on_evaluation(progress: Progress, is_best: bool) -> None:
+        before[:] = [0.0, 0]  # from then on the mean begins anew
 
     with tempfile.TemporaryDirectory() as folder:
         if cache:
             windows = with_states(ner.model.classifier, windows, ner.settings.batch_pieces, Path(folder))
         schedule = Schedule(max_epochs=2, max_steps=steps)
         loop = Loop(ner.model.classifier, windows, LoopSettings(), OptimizerSettings(), schedule, Path(folder))
-        loop.run(Hooks(lambda: 0.0, on_step=on_step))
+        loop.run(Hooks(lambda: 0.0, on_evaluation, on_step))
     dev = [Example(nlp.make_doc(doc.text), doc) for doc in read(nlp, args.data / "dev.jsonl", limit)]
     return losses, nlp.evaluate(dev)["ents_f"] or 0.0
 
