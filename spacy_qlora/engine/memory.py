@@ -124,8 +124,8 @@ class Job:
         pieces = max(loop.batch_pieces, length)
         words = math.ceil(pieces * words_a_piece)
         resident = usually_resident(shape, size, device)
-        job = cls(shape, settings, tags, pieces, length, words, 0, resident, False, size, device, PADDING)
-        return replace(job, checkpointed=job.adapted if loop.checkpointing else 0)
+        job = cls(shape, settings, tags, pieces, length, words, resident=resident, size=size, device=device)
+        return replace(job, checkpointed=job.adapted if loop.checkpointing else 0, padding=PADDING)
 
     def items(self) -> dict[str, int]:
         """Bytes by item."""
