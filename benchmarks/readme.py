@@ -16,7 +16,7 @@ CORPORA = {
     "demo": ("demo (made up)", "python -m spacy project run all"),
     "bc5cdr": ("BC5CDR, both types, in texts of up to 200 words", "benchmarks/bc5cdr.sh BASE DATA OUT"),
 }
-COMPARED = ("train", "prefix", "infer", "compute_dtype", "memory", "search", "bridge")
+COMPARED = ("train", "prefix", "infer", "infer_without_amx", "compute_dtype", "memory", "search", "bridge")
 
 
 def main() -> None:
