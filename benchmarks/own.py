@@ -53,7 +53,7 @@ def main() -> None:
 def train(args: argparse.Namespace) -> dict[str, float]:
     nlp = make_nlp("en", fine=True)
     docs = read(nlp, args.train, args.limit)
-    ner = initialized(nlp, args.base, docs, args.compute_dtype, adapted_layers=args.adapted_layers)
+    ner = initialized(nlp, args.base, docs, compute_dtype=args.compute_dtype, adapted_layers=args.adapted_layers)
     windows = ner.training_windows(Example(nlp.make_doc(doc.text), doc) for doc in docs)
     classifier = ner.model.classifier
     with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +73,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
 def infer(args: argparse.Namespace) -> dict[str, float]:
     nlp = make_nlp("en", fine=True)
     records = [json.loads(line) for line in args.dev.read_text(encoding="utf8").splitlines()][: args.limit or None]
-    initialized(nlp, args.base, read(nlp, args.dev, 100), args.compute_dtype)
+    initialized(nlp, args.base, read(nlp, args.dev, 100), compute_dtype=args.compute_dtype)
     texts = [record["text"] for record in records]
     words = sum(len(record["labels"]) for record in records)
     list(nlp.pipe(texts[:8]))
@@ -88,11 +88,9 @@ def read(nlp: Language, path: Path, limit: int) -> list[Doc]:
     return [make_doc(nlp, record)[0] for record in islice((r for r in records if r is not None), limit or None)]
 
 
-def initialized(
-    nlp: Language, base: str, docs: list[Doc], compute_dtype: str, **settings: object
-) -> spacy.pipeline.Pipe:
+def initialized(nlp: Language, base: str, docs: list[Doc], **settings: object) -> spacy.pipeline.Pipe:
     """A qlora_ner with the defaults and `settings`, added to `nlp`, that knows the labels of the docs."""
-    ner = nlp.add_pipe("qlora_ner", config={"base": base, "compute_dtype": compute_dtype, **settings})
+    ner = nlp.add_pipe("qlora_ner", config={"base": base, **settings})
     nlp.initialize(lambda: [Example(nlp.make_doc(doc.text), doc) for doc in docs])
     return ner
 

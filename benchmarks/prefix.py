@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, cache: bool) -> tuple[list[float], float]:
     torch.manual_seed(0)  # of the first weights; the loop sets its own
     nlp = make_nlp("en", fine=True)
     docs = read(nlp, args.data / "train.jsonl", limit)
-    ner = initialized(nlp, str(args.base), docs, "auto", adapted_layers=max(1, depth(args.base) // 3))
+    ner = initialized(nlp, str(args.base), docs, adapted_layers=max(1, depth(args.base) // 3))
     windows = ner.training_windows(Example(nlp.make_doc(doc.text), doc) for doc in docs)
     losses: list[float] = []
     before = [0.0, 0]

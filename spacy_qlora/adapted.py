@@ -148,7 +148,7 @@ def find_dtype(setting: str, device: str) -> torch.dtype:
 
 def has_bfloat16() -> bool:
     """Whether this CPU has instructions for bfloat16."""
-    if not hasattr(torch.cpu, "get_capabilities"):  # before PyTorch 2.11
+    if not hasattr(torch.cpu, "get_capabilities"):  # in older versions of PyTorch
         return torch.backends.cpu.get_cpu_capability() != "AVX2"
     known = torch.cpu.get_capabilities()
     return any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -17,6 +17,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from thinc.api import Adam
 
+from spacy_qlora.adapted import find_dtype
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.lora import LoRALinears
 from spacy_qlora.errors import InputError, RunError
@@ -450,6 +451,16 @@ def test_computes_in_what_the_cpu_has_instructions_for(
     other = learned.add_pipe("qlora_ner", name="other", config=config).from_bytes(ner.to_bytes())
     assert other.model.classifier.base.dtype == expected
     assert entities(other(learned.make_doc(TEXTS[0]))) == EXPECTED[0]
+
+
+@pytest.mark.parametrize(("capability", "expected"), [("AVX2", torch.float32), ("AVX512", torch.bfloat16)])
+def test_an_older_pytorch_tells_less_of_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, capability: str, expected: torch.dtype
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert find_dtype("auto", "cpu") == expected
+    assert find_dtype("auto", "cuda") == torch.bfloat16
 
 
 def test_two_components_share_one_base(learned: Language, trained: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from spacy_qlora.engine.base import load_base
+from spacy_qlora.engine.batching import PADDING
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule
 from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings
@@ -167,6 +168,7 @@ def test_steps_hold_what_the_settings_say(base: Path, tmp_path: Path, settings: 
     for step in steps:
         for batch in step:
             assert len(batch) == 1 or sum(lengths[i] for i in batch) <= settings.batch_pieces
+            assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= PADDING * settings.batch_pieces
     if settings.batch_size:
         sizes = [sum(map(len, step)) for step in steps]
         assert max(sizes) == settings.batch_size
