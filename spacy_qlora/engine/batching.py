@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
@@ -84,6 +85,15 @@ class Batch:
 def _moved(batch: Batch | Layout, device: torch.device) -> dict[str, Any]:
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
     return {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor | Layout)}
+
+
+def rounded(pieces: int) -> int:
+    """Rows to compute for so many pieces: few different numbers, at most an eighth more.
+
+    Kernels for matrix products are compiled for each new number of rows, at the cost of several layers.
+    """
+    step = max(16, 2 ** (pieces.bit_length() - 4))
+    return math.ceil(pieces / step) * step
 
 
 def collate(windows: Sequence[Window], first: int | None = None) -> Batch:

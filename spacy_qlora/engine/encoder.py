@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from spacy_qlora.engine.base import Base
-from spacy_qlora.engine.batching import Batch, by_budget, collate
+from spacy_qlora.engine.batching import Batch, by_budget, collate, rounded
 from spacy_qlora.engine.functions import RMSNorm, compiled
 from spacy_qlora.engine.layer import LEAVES, Layer
 from spacy_qlora.engine.lora import PEFT_PREFIX, LoRALinears
@@ -56,7 +55,7 @@ class Encoder(nn.Module):
         """RETURNS: [words, hidden] normed states, or what the head makes of them, float32."""
         states = self.frozen_states(batch) if batch.states is None else batch.states
         states = self._through(range(self.frozen, len(self.layers)), states, batch)
-        normed = RMSNorm.apply(states[batch.positions], self.norm.weight, self.base.config.rms_norm_eps)
+        normed = RMSNorm.apply(states[: len(batch.positions)], self.norm.weight, self.base.config.rms_norm_eps)
         return self.head(normed.float())
 
     @torch.no_grad()
@@ -66,21 +65,25 @@ class Encoder(nn.Module):
         In training, on a CPU, a window's are the same to the bit whatever stands beside it.
         """
         with compiled(False):
-            return self._through(range(self.frozen), self.embed(batch.pieces), batch)
+            return self._through(range(self.frozen), self.embed(batch.pieces), batch)[: len(batch.pieces)]
 
     def _through(self, layers: range, states: Tensor, batch: Batch) -> Tensor:
-        """states, RETURNS: [pieces, hidden]."""
+        """states: [pieces, hidden].
+
+        RETURNS: [pieces, hidden], or [words, hidden] behind the top layer; then rows that round their number up.
+        """
         cos, sin = self.base.rotary(states, torch.arange(batch.layout.width, device=self.device)[None])
         unmasked_from = self.settings.bidirectional_from
         states = pad(states, (0, 0, 0, rounded(len(states)) - len(states)))
+        read = pad(batch.positions, (0, rounded(len(batch.positions)) - len(batch.positions)))
         for i in layers:
             causal = unmasked_from is None or i < unmasked_from
-            inputs = states, batch.layout, (cos[0], sin[0]), causal
+            inputs = states, batch.layout, (cos[0], sin[0]), causal, read if i == len(self.layers) - 1 else None
             if i < self.frozen + self.checkpointed and torch.is_grad_enabled():
                 states = checkpoint(self.layers[i], *inputs, use_reentrant=False)
             else:
                 states = self.layers[i](*inputs)
-        return states[: len(batch.pieces)]
+        return states
 
     def lengths(self, windows: Sequence[Window]) -> list[int]:
         """Pieces of each window, the begin-of-text that `collate` puts before it counted."""
@@ -174,15 +177,6 @@ class Encoder(nn.Module):
                 state = getattr(weight, "quant_state", None)
                 frozen += weight.numel() if state is None else state.shape.numel()
         return trained, trained + frozen
-
-
-def rounded(pieces: int) -> int:
-    """Rows to compute for so many pieces: few different numbers, at most an eighth more.
-
-    Kernels for matrix products are compiled for each new number of rows, at the cost of several layers.
-    """
-    step = max(16, 2 ** (pieces.bit_length() - 4))
-    return math.ceil(pieces / step) * step
 
 
 def _fits(own: Tensor | None, given: Tensor | None) -> bool:

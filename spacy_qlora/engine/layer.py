@@ -42,18 +42,24 @@ class Layer(nn.Module):
         self.groups = nn.ModuleList(groups)
         self.masters = {name: master for group in groups for name, master in group.masters.items()}
 
-    def forward(self, x: Tensor, layout: Layout, rotary: tuple[Tensor, Tensor], causal: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, layout: Layout, rotary: tuple[Tensor, Tensor], causal: bool, read: Tensor | None = None
+    ) -> Tensor:
         """x: [rows, hidden], window after window; those after the last piece are there to round their number up.
         rotary: Cosines and sines, [width of the layout, head size] each.
         causal: Whether a piece sees only those before it.
-        RETURNS: [rows, hidden].
+        read: The rows to return, in their order, possibly some twice; all if not given.
+        RETURNS: [rows or those read, hidden].
         """
         qkv, o, gate_up, down = self.groups
         query, key, value = qkv(self._norm(0, x))
         query, key = (ToHeads.apply(y, layout, self.size, rotary) for y in (query, key))
         mix = attend_apart if self.training and not self.adapt else attend
         mixed = mix(query, key, ToHeads.apply(value, layout, self.size, None), layout.mask, causal)
-        [x] = o(ToRows.apply(mixed, layout, len(x)), x)
+        mixed = ToRows.apply(mixed, layout, len(x))
+        if read is not None:
+            mixed, x = mixed.index_select(0, read), x.index_select(0, read)
+        [x] = o(mixed, x)
         [x] = down(SwiGLU.apply(*gate_up(self._norm(1, x))), x)
         return x
 

@@ -41,11 +41,11 @@ class LoRALinears(nn.Module):
         targets = settings.target_modules if adapt else ()
         self.adapted = [i for i, name in enumerate(linears) if name.rpartition(".")[2] in targets]
         for name, module in [list(linears.items())[i] for i in self.adapted]:
-            down = torch.empty(settings.r, module.in_features, device=module.weight.device)
-            nn.init.kaiming_uniform_(down, a=math.sqrt(5))  # as in peft
-            up = torch.zeros(module.out_features, settings.r, device=module.weight.device)
-            self.lora_A.append(nn.Parameter(down))
-            self.lora_B.append(nn.Parameter(up))
+            device = module.weight.device
+            down, up = torch.empty(settings.r, module.in_features), torch.zeros(module.out_features, settings.r)
+            nn.init.kaiming_uniform_(down, a=math.sqrt(5))  # as in peft; on the CPU, so that any device starts alike
+            self.lora_A.append(nn.Parameter(down.to(device)))
+            self.lora_B.append(nn.Parameter(up.to(device)))
             self.masters |= {f"{name}.lora_A.weight": self.lora_A[-1], f"{name}.lora_B.weight": self.lora_B[-1]}
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ import torch
 from transformers import MistralConfig
 
 from spacy_qlora.engine.attention import SHORT
-from spacy_qlora.engine.batching import PADDING
+from spacy_qlora.engine.batching import PADDING, rounded
 from spacy_qlora.engine.heap import give_back_memory
 from spacy_qlora.engine.settings import LINEARS, ClassifierSettings, LoopSettings
 
@@ -131,10 +131,9 @@ class Job:
         """Bytes by item."""
         shape, trained = self.shape, self.trained()
         weights = shape.layers * shape.layer_weights
-        layer = self.layer_activations(first=False)
-        open_layers = self.adapted - self.checkpointed
-        first_is_open = self.checkpointed == 0
-        activations = (open_layers - first_is_open) * layer + first_is_open * self.layer_activations(first=True)
+        layer, top = self.layer_activations(), self.adapted - 1
+        open_layers = range(self.checkpointed, self.adapted)
+        activations = sum(self.layer_activations(first=i == 0, last=i == top) for i in open_layers)
         return {
             "weights in 4 bits": weights // 2,
             "their constants": shape.layers * sum(_constants(a * b) for a, b in shape.linears().values()),
@@ -163,41 +162,45 @@ class Job:
         widths, lora = self.shape.linears(), self.settings.lora
         return {name: lora.r * sum(widths[name]) for name in lora.target_modules}
 
-    def layer_activations(self, first: bool) -> int:
+    def layer_activations(self, first: bool = False, last: bool = False) -> int:
         """What an adapted layer keeps for its backward pass.
 
         first: Whether it is the lowest, whose input asks for no gradient.
+        last: Whether it is the top one, of which only the words are read after the attention.
         """
-        return sum(self._kept(asked=not first))
+        return sum(self._kept(asked=not first, read=rounded(self.words) if last else self.pieces))
 
-    def _kept(self, asked: bool) -> Iterator[int]:
-        """Bytes kept by each step of a layer. asked: Whether the step's input asks for a gradient."""
+    def _kept(self, asked: bool, read: int) -> Iterator[int]:
+        """Bytes kept by each step of a layer.
+
+        asked: Whether the step's input asks for a gradient.  read: Rows after the attention.
+        """
         shape, size, targets = self.shape, self.size, set(self.settings.lora.target_modules)
-        norm = self.pieces * (shape.hidden * size + 4)  # what goes in, and one float32 a piece
+        norm = shape.hidden * size + 4  # what goes in, and one float32 a row
         if asked:
-            yield norm
-        yield self._group(shape.hidden, ("q_proj", "k_proj", "v_proj"))
+            yield self.pieces * norm
+        yield self._group(self.pieces, shape.hidden, ("q_proj", "k_proj", "v_proj"))
         asked |= bool(targets & {"q_proj", "k_proj", "v_proj"})
         if asked:
             yield self._attention()
-        yield self._group(shape.query, ("o_proj",))
+        yield self._group(read, shape.query, ("o_proj",))
         asked |= "o_proj" in targets
         if asked:
-            yield norm
-        yield self._group(shape.hidden, ("gate_proj", "up_proj"))
+            yield read * norm
+        yield self._group(read, shape.hidden, ("gate_proj", "up_proj"))
         asked |= bool(targets & {"gate_proj", "up_proj"})
         if asked:
-            yield 2 * self.pieces * shape.mlp * size  # gate and up
-        yield self._group(shape.mlp, ("down_proj",))
+            yield 2 * read * shape.mlp * size  # gate and up
+        yield self._group(read, shape.mlp, ("down_proj",))
 
-    def _group(self, width: int, names: tuple[str, ...]) -> int:
+    def _group(self, rows: int, width: int, names: tuple[str, ...]) -> int:
         """Kept by linears that read the same input."""
         lora = self.settings.lora
         adapted = len(set(names) & set(lora.target_modules))
         if not adapted:
             return 0
         dropped = lora.dropout * 8 if self.device == "cpu" else bool(lora.dropout)  # numbers of elements, or booleans
-        return self.pieces * (math.ceil(width * (self.size + dropped)) + adapted * lora.r * self.size)
+        return rows * (math.ceil(width * (self.size + dropped)) + adapted * lora.r * self.size)
 
     def _attention(self) -> int:
         shape, pieces = self.shape, math.ceil(self.pieces * self.padding)

@@ -71,6 +71,22 @@ def test_gradients_given_back_are_those_of_the_states_themselves(loaded: Base, b
         torch.testing.assert_close(found[name], weight.grad, atol=1e-4, rtol=1e-4)
 
 
+def test_words_that_share_a_piece_share_its_state_and_add_up_their_gradients(loaded: Base) -> None:
+    encoder, pieces = make(loaded), windows()[3].pieces
+    together, alone = (
+        Window(pieces, np.array(places), np.arange(len(places))) for places in ((2, 2, 5, 16), (2, 5, 16))
+    )
+    [rows], backward = encoder.begin([together], 64)
+    torch.testing.assert_close(rows[0], rows[1], atol=0, rtol=0)
+    backward([torch.ones_like(rows)])
+    found = {name: weight.grad.clone() for name, weight in encoder.adapter.items()}
+    encoder.zero_grad()
+    [rows], backward = encoder.begin([alone], 64)
+    backward([torch.tensor([2.0, 1.0, 1.0])[:, None].expand_as(rows)])
+    for name, weight in encoder.adapter.items():
+        torch.testing.assert_close(found[name], weight.grad, atol=1e-4, rtol=1e-4)
+
+
 def test_it_has_an_optimizer_without_a_head(loaded: Base) -> None:
     encoder = make(loaded)
     optimizer = AdapterOptimizer(encoder, OptimizerSettings(), total=0)

@@ -12,8 +12,7 @@ from torch.autograd import gradcheck
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm, apply_rotary_pos_emb
 
 from spacy_qlora.engine.base import dequantize, load_base
-from spacy_qlora.engine.batching import Layout
-from spacy_qlora.engine.encoder import rounded
+from spacy_qlora.engine.batching import Layout, rounded
 from spacy_qlora.engine.functions import RMSNorm, SwiGLU, ToHeads, ToRows, can_compile, compiled, scale_rows, swiglu
 
 CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from spacy_qlora.engine.base import Base, load_base
+from spacy_qlora.engine.batching import rounded
 from spacy_qlora.engine.classifier import TokenClassifier
-from spacy_qlora.engine.encoder import rounded
 from spacy_qlora.engine.memory import MIB, Job, Shape, forget_peak, peak_memory
 from spacy_qlora.engine.optimizer import AdapterOptimizer
 from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings

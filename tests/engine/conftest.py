@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=needs_gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The CPU, and a GPU where there is one."""
+    return torch.device(request.param)
