@@ -4,8 +4,9 @@
 
 Each recipe is configs/bc5cdr.cfg with a few settings changed, for three seeds. Neighbouring sentences are joined to
 docs of at most 200 words, but for one recipe. The pipeline that was best on the dev split is scored on the test split,
-once, and on the dev split in lone sentences. Takes hours: the file is written after each run, and a run that it holds
-is not done again. The peer is what scispaCy 0.5.4 reports for en_ner_bc5cdr_md.
+once, and on the dev split in lone sentences. Takes hours: all recipes with one seed, then with the next. The file is
+written after each run, and a run that it holds is not done again. The peer is what scispaCy 0.5.4 reports for
+en_ner_bc5cdr_md.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from statistics import median
 
-from common import HERE, depth, parse, save
+from common import HERE, cpu, depth, parse, save
 
 CONFIG = HERE.parent / "configs" / "bc5cdr.cfg"
 PEER = 0.8428
@@ -44,19 +46,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         joined = convert(args.data.resolve(), Path(folder) / "joined", JOIN)
         apart = convert(args.data.resolve(), Path(folder) / "apart", 0)
-        for name, settings in recipes(args.base).items():
-            corpus = apart if name == APART else joined
+        for seed, (name, settings) in product(range(1 if args.quick else 3), recipes(args.base).items()):
             found = runs.setdefault(name, [])
-            for seed in range(len(found), 1 if args.quick else 3):
-                overrides: dict[str, object] = {"paths.base": args.base.resolve(), "system.seed": seed}
-                overrides["qlora.compile"] = "true"
-                overrides |= {f"components.qlora_ner.{key}": value for key, value in settings.items()}
-                overrides |= QUICK if args.quick else {}
-                found.append(score(Path(folder), corpus, apart, overrides))
-                save(args.output, [row(name, found) for name, found in runs.items() if found], runs)
+            if len(found) > seed:
+                continue
+            overrides: dict[str, object] = {"paths.base": args.base.resolve(), "system.seed": seed}
+            overrides["qlora.compile"] = "true"
+            overrides |= {f"components.qlora_ner.{key}": value for key, value in settings.items()}
+            overrides |= QUICK if args.quick else {}
+            found.append(score(Path(folder), apart if name == APART else joined, apart, overrides))
+            save(args.output, [row(name, found) for name, found in runs.items() if found], runs)
 
 
-def row(name: str, runs: list[dict[str, float]]) -> dict:
+def row(name: str, runs: list[dict]) -> dict:
     f1 = median(run["ents_f"] for run in runs)
     return {"name": name, "ours": round(f1, 4), "peer": PEER, "ratio": round(f1 / PEER, 3), "unit": "strict F1"}
 
@@ -67,8 +69,8 @@ def convert(data: Path, corpus: Path, join: int) -> Path:
     return corpus
 
 
-def score(folder: Path, corpus: Path, apart: Path, overrides: dict[str, object]) -> dict[str, float]:
-    """One run. RETURNS: Scores on both splits, and the seconds that training took."""
+def score(folder: Path, corpus: Path, apart: Path, overrides: dict[str, object]) -> dict[str, float | str]:
+    """One run. RETURNS: Scores on both splits, and the seconds that training took, on which processor."""
     settings = [part for key, value in overrides.items() for part in (f"--{key}", value)]
     paths = ["--paths.train", corpus / "train.spacy", "--paths.dev", corpus / "dev.spacy"]
     start = time.perf_counter()
@@ -78,7 +80,7 @@ def score(folder: Path, corpus: Path, apart: Path, overrides: dict[str, object])
     dev = json.loads((best / "meta.json").read_text())["performance"]["ents_f"]
     alone, test = (evaluate(best, data) for data in (apart / "dev.spacy", corpus / "test.spacy"))
     scores = {key: test[key] for key in ("ents_p", "ents_r", "ents_f")}
-    return {"dev_f": dev, "dev_alone_f": alone["ents_f"], **scores, "train_s": round(seconds)}
+    return {"dev_f": dev, "dev_alone_f": alone["ents_f"], **scores, "train_s": round(seconds), "cpu": cpu()}
 
 
 def evaluate(model: Path, data: Path) -> dict[str, float]:
