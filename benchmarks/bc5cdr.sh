@@ -8,7 +8,7 @@ config=$(dirname "$0")/../configs/bc5cdr.cfg
 mkdir -p "$out"
 
 python -m spacy qlora convert --train "$data/train.jsonl" --dev "$data/dev.jsonl" --test "$data/test.jsonl" \
-    --join 200 "$out/corpus"
+    --join 400 --views 4 "$out/corpus"
 start=$SECONDS
 python -m spacy qlora train "$config" --output "$out/training" --paths.base "$base" \
     --paths.train "$out/corpus/train.spacy" --paths.dev "$out/corpus/dev.spacy"

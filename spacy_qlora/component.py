@@ -51,6 +51,11 @@ class QLoRANER(Pipe):
         return self.model.settings
 
     @property
+    def threshold(self) -> float:
+        """The lowest probability with which an entity gets into doc.ents: of the settings, or of the calibration."""
+        return self.model.threshold if self.settings.threshold is None else self.settings.threshold
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The entity labels, in the order of the head's outputs."""
         return self.model.labels
@@ -96,7 +101,7 @@ class QLoRANER(Pipe):
         """Sets doc.ents as the settings say; one without an entity gets an empty list, not none."""
         settings = self.settings
         for doc, spans in zip(docs, found, strict=True):
-            set_ents(doc, spans, settings.earlier_ents, settings.threshold, settings.spans_key)
+            set_ents(doc, spans, settings.earlier_ents, self.threshold, settings.spans_key)
 
     def initialize(
         self,

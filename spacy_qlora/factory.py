@@ -25,7 +25,7 @@ DEFAULTS = {
     "batch_pieces": 2048,
     "fold": True,
     "earlier_ents": "overwrite",
-    "threshold": 0.0,
+    "threshold": None,
     "spans_key": None,
     "carry_base": False,
     "scorer": {"@scorers": "spacy.ner_scorer.v1"},
@@ -56,7 +56,7 @@ def make_qlora_ner(
     batch_pieces: int,
     fold: bool,
     earlier_ents: str,
-    threshold: float,
+    threshold: float | None,
     spans_key: str | None,
     carry_base: bool,
     scorer: Callable | None,
@@ -80,7 +80,8 @@ def make_qlora_ner(
         for each component. Only where dequantised weights are kept at all.
     earlier_ents (str): What becomes of doc.ents that are set: "overwrite" drops them, "keep" prefers them, "merge"
         keeps the more probable of two that overlap; one that no scored span group holds counts as certain.
-    threshold (float): Lowest probability with which an entity gets into doc.ents.
+    threshold (Optional[float]): Lowest probability with which an entity gets into doc.ents; if empty, the one that gave
+        the best F1 when the pipeline was calibrated, and 0 before that.
     spans_key (Optional[str]): Key of doc.spans for all entities found, with attrs["scores"]; no such group if empty.
     carry_base (bool): Save the base's weights along with the component.
     scorer (Optional[Callable]): The scoring method.

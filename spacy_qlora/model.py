@@ -26,7 +26,7 @@ class NERModel(Adapted[NERSettings, "TokenClassifier"]):
     """Docs in, tags out.
 
     labels (Tuple[str]): None yet before training.  temperature (float): Divides the logits that probabilities are made
-    of.  held (Any): See `Adapted`.
+    of.  threshold (float): Lowest probability of an entity, where the settings name none.  held (Any): See `Adapted`.
     """
 
     def __init__(
@@ -36,10 +36,12 @@ class NERModel(Adapted[NERSettings, "TokenClassifier"]):
         labels: tuple[str, ...] = (),
         seed: int = 0,
         temperature: float = 1.0,
+        threshold: float = 0.0,
         **held: Any,
     ) -> None:
         super().__init__(name, settings, seed, **held)
-        self.labels, self.bio, self.temperature = labels, BIO(labels), temperature
+        self.labels, self.bio = labels, BIO(labels)
+        self.temperature, self.threshold = temperature, threshold
 
     @property
     def encoder(self) -> TokenClassifier:

@@ -127,16 +127,18 @@ def config(model: NERModel) -> dict[str, Any]:
         "seed": model.seed,
         "trained": model.trained_on is not None,
         "temperature": model.temperature,
+        "threshold": model.threshold,
         "classifier": asdict(model.settings.classifier),
     }
 
 
 def _restore(model: NERModel, fields: dict[str, Any], **parts: Any) -> NERModel:
     labels, temperature = fields["labels"], float(fields.get("temperature", 1.0))
+    threshold = float(fields.get("threshold", 0.0))
     if not (isinstance(labels, list) and all(isinstance(label, str) and label for label in labels)):
         raise ValueError("labels")
-    if len(set(labels)) < len(labels) or not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError("labels or temperature")
+    if len(set(labels)) < len(labels) or not (math.isfinite(temperature) and temperature > 0 and 0 <= threshold <= 1):
+        raise ValueError("labels, temperature or threshold")
     settings = replace(model.settings, classifier=read_classifier(fields["classifier"]))
     if "trained_on" in parts:
         parts["trained_on"] = BaseInfo(**parts["trained_on"])
@@ -145,7 +147,8 @@ def _restore(model: NERModel, fields: dict[str, Any], **parts: Any) -> NERModel:
         require_rank(adapter, settings.classifier.lora.r)
         if head["weight"].shape[0] != 2 * len(labels) + 1:
             raise ValueError("sizes")
-    return NERModel(model.name, settings, tuple(labels), int(fields["seed"]), temperature=temperature, **parts)
+    seed = int(fields["seed"])
+    return NERModel(model.name, settings, tuple(labels), seed, temperature, threshold, **parts)
 
 
 def read_classifier(fields: dict[str, Any]) -> ClassifierSettings:

@@ -46,17 +46,18 @@ class ModelSettings:
 @dataclass(frozen=True)
 class NERSettings(ModelSettings):
     """Of one `qlora_ner`.  earlier_ents: "overwrite", "keep" or "merge", see `set_ents`.
-    threshold: Lowest probability of an entity.
+    threshold: Lowest probability of an entity; None for the one that the pipeline was calibrated with.
     spans_key: Key of doc.spans for all entities found, with their probabilities; None for no such group.
     carry_base: Save the base's weights along with the component.
     """
 
     earlier_ents: str = "overwrite"
-    threshold: float = 0.0
+    threshold: float | None = None
     spans_key: str | None = None
     carry_base: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.earlier_ents in EARLIER, "earlier_ents", self.earlier_ents, f"one of {list(EARLIER)}")
-        require(0 <= self.threshold <= 1, "threshold", self.threshold, "from 0 to 1")
+        allowed = self.threshold is None or 0 <= self.threshold <= 1
+        require(allowed, "threshold", self.threshold, "empty, or from 0 to 1")

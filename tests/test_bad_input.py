@@ -481,6 +481,7 @@ PIPELINES: dict[str, tuple[Callable[[Path], object], str]] = {
     "labels that are no texts": (change_json("cfg", labels=[1, 2, 3]), "Q305"),
     "labels in one text": (change_json("cfg", labels="abc"), "Q305"),
     "no temperature": (change_json("cfg", temperature=0), "Q305"),
+    "a threshold above 1": (change_json("cfg", threshold=1.5), "Q305"),
     "a temperature that is no number": (change_json("cfg", temperature="NaN"), "Q305"),
     "a seed that is no number": (change_json("cfg", seed="x"), "Q305"),
     "another rank": (lambda folder: change_classifier(folder, lora={"r": 10**9}), "Q305"),

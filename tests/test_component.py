@@ -217,6 +217,16 @@ def test_a_threshold_leaves_out_what_is_less_probable(trained: Path) -> None:
     assert entities(doc) == []
 
 
+def test_the_threshold_of_the_calibration_holds_where_the_settings_name_none(trained: Path, tmp_path: Path) -> None:
+    nlp = scored(trained, spans_key="found")
+    component(nlp).model.threshold = 1.0
+    nlp.to_disk(tmp_path)
+    for threshold, expected in ((None, []), (0.0, EXPECTED[0])):
+        doc = spacy.load(tmp_path, config={"components.qlora_ner.threshold": threshold})(TEXTS[0])
+        assert entities(doc) == expected
+        assert len(doc.spans["found"]) == 2
+
+
 def test_a_higher_temperature_makes_probabilities_less_extreme(trained: Path, tmp_path: Path) -> None:
     nlp = scored(trained, spans_key="found")
     before = nlp(TEXTS[0]).spans["found"].attrs["scores"]

@@ -49,6 +49,15 @@ def convert_cli(
             "among those around it; in the training split, docs of all lengths up to that. 0 leaves each record alone.",
         ),
     ] = 0,
+    views: Annotated[
+        int,
+        typer.Option(
+            metavar="TIMES",
+            min=1,
+            help="Join the training split so many times, each time at other places, so that a sentence is read among "
+            "other neighbours; then train for as many times fewer epochs.",
+        ),
+    ] = 1,
     format: Annotated[Format, typer.Option(help="Format of the inputs.")] = Format.AUTO,
     lang: Annotated[str, typer.Option(help="Language of the tokenizer.")] = "en",
     tokenizer: Annotated[
@@ -68,10 +77,13 @@ def convert_cli(
     *unsplit, out = paths
     if len(unsplit) + (train is not None) != 1 or (unsplit and sources):
         raise typer.BadParameter("give IN and OUT_DIR, or --train and OUT_DIR (and perhaps --dev, --test)")
+    if views > 1 and not join:
+        raise typer.BadParameter("--views needs --join")
     settings = Settings(
         shares=_shares(split),
         seed=seed,
         join=join,
+        views=views,
         format=format,
         lang=lang,
         fine=tokenizer is Tokenizer.FINE,

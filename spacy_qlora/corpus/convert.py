@@ -33,6 +33,7 @@ class Settings:
     seed (int): Of the split.
     join (int): Most words of a doc into which neighbouring records of a split are joined; 0 leaves each alone. The
         training split gets docs of all lengths up to that.
+    views (int): How many times the training split is joined, each time at other places.
     format (Format): Of every input.
     lang (str): Language of the tokenizer.
     fine (bool): Whether the package's finer tokenizer makes the tokens, or the language's own.
@@ -42,6 +43,7 @@ class Settings:
     shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
     seed: int = 0
     join: int = 0
+    views: int = 1
     format: Format = Format.AUTO
     lang: str = "en"
     fine: bool = True
@@ -84,9 +86,7 @@ def convert(
     files: dict[str, bytes] = {}
     counts = {}
     for name, records in _splits(inputs, settings).items():
-        seed = settings.seed if name == "train" else None
-        docs = list(join_records(records, settings.join, seed)) if settings.join else records
-        bar = tqdm(docs, desc=f"{name}.spacy", unit=" docs", delay=1)
+        bar = tqdm(_texts(name, records, settings), desc=f"{name}.spacy", unit=" docs", delay=1)
         files[f"{name}.spacy"], counts[name] = pack(nlp, bar)
     report = _report(inputs, counts, settings)
     files["report.json"] = f"{json.dumps(report, indent=2)}\n".encode()
@@ -140,16 +140,27 @@ def _splits(inputs: Mapping[str, Input], settings: Settings) -> dict[str, list[R
     return {name: splits[name] for name in SPLITS if name in splits}
 
 
+def _texts(split: str, records: list[Record], settings: Settings) -> list[Record]:
+    """The records of a split, joined as the settings say."""
+    if not settings.join:
+        return records
+    seeds = range(settings.seed, settings.seed + settings.views) if split == "train" else [None]
+    return [text for seed in seeds for text in join_records(records, settings.join, seed)]
+
+
 def _report(inputs: Mapping[str, Input], counts: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     logs = [read.log for read in inputs.values()]
     return {
         "mentions_in": sum(log.mentions_in for log in logs),
-        "mentions_out": sum(split["mentions"] for split in counts.values()),
+        "mentions_out": sum(
+            split["mentions"] // (settings.views if name == "train" else 1) for name, split in counts.items()
+        ),
         "lang": settings.lang,
         "tokenizer": "fine" if settings.fine else "spacy",
         "seed": settings.seed,
         "shares": settings.shares,
         "join": settings.join,
+        "views": settings.views,
         "splits": counts,
         "inputs": {
             name: {"path": read.source, "format": read.format.value, **read.log.report()}

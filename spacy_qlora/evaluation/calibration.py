@@ -1,4 +1,5 @@
-"""Do entities found with a probability of 0.8 turn out right in 8 of 10 cases? The temperature that makes it so."""
+"""Do entities found with a probability of 0.8 turn out right in 8 of 10 cases? The temperature that makes it so, and
+the probability below which an entity is better left out."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 LEAST = 30  # entities found, among them right and wrong ones: fewer tell nothing
 LOWEST, HIGHEST = 0.25, 8.0  # temperatures
+THRESHOLDS = np.arange(20) / 20
 
 
 @dataclass(frozen=True)
@@ -28,24 +30,27 @@ class Found:
     """The entities found in one doc.
 
     scores: [tokens, tags] logits.  spans: (first token, token behind the last, number of the label).
-    right: [spans] whether the gold has just this entity.
+    right: [spans] whether the gold has just this entity.  gold: How many the gold has.
     """
 
     scores: NDArray[np.float32]
     spans: list[tuple[int, int, int]]
     right: NDArray[np.bool_]
+    gold: int
 
 
 @dataclass(frozen=True)
 class Calibration:
     """temperature: None where there are too few entities to find one.  entities: How many were found.
     before, after: Expected calibration errors with temperature 1 and with this one.
+    threshold: Of the probability, with this temperature, for the highest strict F1; the lowest of equally good ones.
     """
 
     temperature: float | None
     entities: int
     before: float
     after: float
+    threshold: float = 0.0
 
 
 def calibrate(ner: QLoRANER, examples: Iterable[Example]) -> Calibration:
@@ -70,11 +75,22 @@ def fit(found: Sequence[Found]) -> Calibration:
     bounds = math.log(LOWEST), math.log(HIGHEST)
     best = minimize_scalar(surprise, bounds=bounds, method="bounded", options={"xatol": 0.02})
     temperature = round(math.exp(best.x), 3)
-    return Calibration(temperature, len(right), before, calibration_error(probabilities(found, temperature), right))
+    scores = probabilities(found, temperature)
+    threshold = best_threshold(scores, right, sum(each.gold for each in found))
+    return Calibration(temperature, len(right), before, calibration_error(scores, right), threshold)
+
+
+def best_threshold(scores: NDArray[np.floating], right: NDArray[np.bool_], gold: int) -> float:
+    """The one of `THRESHOLDS` with the highest strict F1; the lowest of equally good ones.
+
+    scores: [entities] from 0 to 1.  right: [entities].  gold: How many entities the gold has.
+    """
+    f1 = [2 * right[scores >= limit].sum() / (gold + (scores >= limit).sum()) for limit in THRESHOLDS]
+    return float(THRESHOLDS[int(np.argmax(f1))])
 
 
 def collect(ner: QLoRANER, examples: Iterable[Example]) -> list[Found]:
-    """Runs the component over the raw docs. RETURNS: One for each doc in which entities were found."""
+    """Runs the component over the raw docs. RETURNS: One for each doc."""
     found, number = [], {label: i for i, label in enumerate(ner.labels)}
     for batch in minibatch(tqdm(examples, desc="Calibrating", unit=" docs", leave=False), 256):
         docs = [example.predicted for example in batch]
@@ -82,15 +98,14 @@ def collect(ner: QLoRANER, examples: Iterable[Example]) -> list[Found]:
             gold = {(ent.start_char, ent.end_char, ent.label_) for ent in example.reference.ents}
             spans = ner.model.bio.spans(ner.model.bio.decode(scores))
             places = [(doc[start].idx, doc[end - 1].idx + len(doc[end - 1]), label) for start, end, label in spans]
-            if spans:
-                numbered = [(start, end, number[label]) for start, end, label in spans]
-                found.append(Found(scores, numbered, np.array([place in gold for place in places])))
+            numbered = [(start, end, number[label]) for start, end, label in spans]
+            found.append(Found(scores, numbered, np.array([place in gold for place in places], dtype=bool), len(gold)))
     return found
 
 
 def probabilities(found: Sequence[Found], temperature: float) -> NDArray[np.float64]:
     """RETURNS: Of all entities found, doc after doc."""
-    parts = [span_probabilities(each.scores / temperature, each.spans) for each in found]
+    parts = [span_probabilities(each.scores / temperature, each.spans) for each in found if each.spans]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 

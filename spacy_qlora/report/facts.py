@@ -50,6 +50,7 @@ def component_facts(ner: QLoRANER) -> Facts:
         "adapter": f"r {lora.r}, alpha {lora.alpha}, on {', '.join(lora.target_modules)}",
         "computed": f"in {dtype} on {device}",
         "temperature": f"{ner.model.temperature:g}",
+        "threshold": f"{ner.threshold:g}",
     }
 
 

@@ -1,4 +1,4 @@
-"""The temperature of a saved pipeline."""
+"""The temperature and the threshold of a saved pipeline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from spacy_qlora.training.save import save_pipeline
 
 
 def calibrate_pipeline(nlp: Language, examples: Iterable[Example], path: Path) -> None:
-    """Sets the temperature of each qlora_ner, saves the pipeline to `path`, and says what it gave.
+    """Sets the temperature and the threshold of each qlora_ner, and says what that gave.
+
+    The pipeline is saved to `path`, with the scores that it has now as its performance.
 
     examples (Iterable[Example]): Gold docs that it was not trained on.
     """
@@ -26,7 +28,10 @@ def calibrate_pipeline(nlp: Language, examples: Iterable[Example], path: Path) -
             if found.temperature is None:
                 msg.warn(f"{name}: not calibrated; that takes {LEAST} entities found, right and wrong ones.")
                 continue
-            ner.model.temperature = found.temperature
+            ner.model.temperature, ner.model.threshold = found.temperature, found.threshold
+            scores, performance = nlp.evaluate(examples), nlp.meta.setdefault("performance", {})
+            performance.update((key, scores[key]) for key in performance.keys() & scores.keys())
             save_pipeline(nlp, path)
             errors = f"calibration error {found.before:.4f} before, {found.after:.4f} after"
             msg.good(f"{name}: temperature {found.temperature}, {errors}, on {found.entities} entities found")
+            msg.good(f"{name}: threshold {found.threshold:g}, F1 {scores['ents_f']:.4f}")

@@ -84,6 +84,25 @@ def test_neighbours_of_a_group_are_joined(tmp_path: Path) -> None:
     assert {ent.text for doc in read(out, "train") for ent in doc.ents} == {"fever"}
 
 
+def test_the_training_split_is_joined_in_several_ways(tmp_path: Path) -> None:
+    grouped = [{**note, "group": f"patient {i // 40}"} for i, note in enumerate(notes(400))]
+    source, out, once = write(tmp_path / "a.jsonl", grouped), tmp_path / "out", tmp_path / "once"
+    for folder, more in ((out, ("--views", 3)), (once, ())):
+        result = run(source, folder, "--join", 100, "--split", "0.5,0.25,0.25", *more)
+        assert result.exit_code == 0, result.output
+    texts, first = ([doc.text for doc in read(folder, "train")] for folder in (out, once))
+    assert texts[: len(first)] == first
+    assert len(set(texts)) > 2 * len(first)
+    assert report(out)["splits"]["train"]["mentions"] == 3 * report(once)["splits"]["train"]["mentions"]
+    assert report(out)["mentions_out"] == report(out)["mentions_in"] == 400
+    assert (out / "dev.spacy").read_bytes() == (once / "dev.spacy").read_bytes()
+
+
+def test_views_without_joining_are_refused(tmp_path: Path) -> None:
+    result = run(write(tmp_path / "a.jsonl", notes(9)), tmp_path / "out", "--views", 2)
+    assert (result.exit_code, "--views needs --join" in result.output) == (2, True)
+
+
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", notes(30))
     for out, seed in [("one", 5), ("two", 5), ("three", 6)]:

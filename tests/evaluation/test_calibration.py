@@ -12,7 +12,14 @@ from spacy.tokens import DocBin
 from typer.testing import CliRunner
 
 import spacy_qlora.cli  # noqa: F401
-from spacy_qlora.evaluation.calibration import Found, calibration_error, collect, fit, probabilities
+from spacy_qlora.evaluation.calibration import (
+    Found,
+    best_threshold,
+    calibration_error,
+    collect,
+    fit,
+    probabilities,
+)
 
 
 def sure_by(factor: float, count: int = 4000) -> list[Found]:
@@ -22,7 +29,7 @@ def sure_by(factor: float, count: int = 4000) -> list[Found]:
     for logit in random.normal(1.5, 1.0, count):
         scores = np.array([[0, logit, 0]], dtype=np.float32)
         right = random.random(1) < 1 / (1 + np.exp(-logit))
-        found.append(Found(scores * factor, [(0, 1, 0)], right))
+        found.append(Found(scores * factor, [(0, 1, 0)], right, int(right.sum())))
     return found
 
 
@@ -45,6 +52,14 @@ def test_calibration_error() -> None:
     scores, right = np.array([0.95, 0.95, 0.15, 1.0]), np.array([True, False, False, True])
     # In the last bin 0.95, 0.95 and 1.0 against 2 of 3; in the second 0.15 against none.
     assert calibration_error(scores, right) == pytest.approx((abs(2.9 - 2) + 0.15) / 4)
+
+
+def test_best_threshold() -> None:
+    scores, right = np.array([0.9, 0.31, 0.8, 0.2]), np.array([True, False, True, False])
+    assert best_threshold(scores, right, gold=2) == 0.35  # F1 1.0; 0.67 for all four
+    assert best_threshold(scores, right, gold=200) == 0.35
+    assert best_threshold(scores, ~right, gold=2) == 0.0  # the surer ones are wrong
+    assert best_threshold(scores, right | True, gold=4) == 0.0
 
 
 def test_entities_are_right_where_the_gold_has_just_them(trained: Path, corpus: Path) -> None:
