@@ -14,7 +14,7 @@ README, RESULTS = HERE.parent / "README.md", HERE / "results"
 START, END = "<!-- measured: benchmarks/readme.py -->", "<!-- measured: end -->"
 CORPORA = {
     "demo": ("demo (made up)", "python -m spacy project run all"),
-    "bc5cdr": ("BC5CDR, both types, in texts of up to 200 words", "benchmarks/bc5cdr.sh BASE DATA OUT"),
+    "bc5cdr": ("BC5CDR, both types, in texts of up to 400 words", "benchmarks/bc5cdr.sh BASE DATA OUT"),
 }
 COMPARED = ("train", "prefix", "infer", "infer_without_amx", "compute_dtype", "memory", "search", "bridge")
 
