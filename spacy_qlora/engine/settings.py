@@ -112,7 +112,7 @@ class LoopSettings:
     """
 
     batch_size: int = 0
-    batch_pieces: int = 384
+    batch_pieces: int = 768
     accumulate: int = 1
     checkpointing: bool = False
     memory_budget: str | None = None

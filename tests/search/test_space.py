@@ -46,9 +46,9 @@ def test_the_default_space(corpus: Path, base: Path) -> None:
     assert found.own == {
         "components.qlora_ner.r": 16, "components.qlora_ner.alpha": 32, "components.qlora_ner.adapted_layers": None,
         "components.qlora_ner.bidirectional_from": 0, "training.optimizer.adapter_lr": 4e-4,
-        "training.optimizer.head_lr": 2e-3, "qlora.batch_pieces": 384, "training.max_epochs": 5,
+        "training.optimizer.head_lr": 2e-3, "qlora.batch_pieces": 768, "training.max_epochs": 5,
     }  # fmt: skip
-    assert choices(found, "qlora.batch_pieces") == (192, 384)
+    assert choices(found, "qlora.batch_pieces") == (384, 768)
     assert choices(found, "training.max_epochs") == (3, 5)
     assert choices(found, "components.qlora_ner.adapted_layers") == (None, 2), "the base has 3"
     assert found.distributions["training.optimizer.head_lr"] == FloatDistribution(5e-4, 5e-3, log=True)

@@ -56,7 +56,7 @@ def test_what_a_run_takes_from_a_config(corpus: Path, base: Path) -> None:
     nlp = make_pipeline(DEFAULT, load_config(DEFAULT, overrides(corpus, base, **more)))
     run = resolve(DEFAULT, nlp)
     assert run.schedule == Schedule(max_epochs=3, max_steps=7, eval_frequency=3, patience=0, seed=5)
-    assert run.loop == LoopSettings(batch_size=4, batch_pieces=384, accumulate=1, checkpointing=True)
+    assert run.loop == LoopSettings(batch_size=4, batch_pieces=768, accumulate=1, checkpointing=True)
     assert len(list(run.train(nlp))) == len(list(run.dev(nlp))) == 6
 
 
