@@ -233,7 +233,8 @@ def test_products_folded_into_the_weights_are_as_exact(dtype: torch.dtype) -> No
         folded = group(x)
     assert group.folded is not None
     for one, other, exact in zip(folded, apart, expected, strict=True):
-        assert (one - exact).norm() <= 1.2 * (other - exact).norm()
+        # In float32 the folded weights' rounding adds an error as large as that of the products.
+        assert (one - exact).norm() <= 2**0.5 * (other - exact).norm()
 
 
 def test_folded_weights_follow_the_masters_and_leave_room_for_training() -> None:
