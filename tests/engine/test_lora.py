@@ -104,17 +104,17 @@ def test_peft_reads_what_we_save(base: Path, tmp_path: Path) -> None:
 
 
 def test_an_adapter_that_peft_wrote_fits(base: Path, tmp_path: Path) -> None:
-    config = LoraConfig(
-        r=4, lora_alpha=12, target_modules=list(LINEARS), task_type="FEATURE_EXTRACTION", init_lora_weights=False
-    )
+    config = LoraConfig(r=4, lora_alpha=12, target_modules=list(LINEARS), task_type="FEATURE_EXTRACTION")
     reference = get_peft_model(stock_4bit(base), config).eval()
+    for name, parameter in reference.named_parameters():
+        if ".lora_" in name:
+            nn.init.normal_(parameter, std=0.1)
     reference.save_pretrained(tmp_path)
     classifier = causal_classifier(base, LoRASettings(r=4, alpha=12))
     before = states(classifier)
     load(classifier, load_file(tmp_path / WEIGHTS))
     assert not torch.allclose(states(classifier), before)
-    # Of these weights, which are large, the sums are rounded differently.
-    torch.testing.assert_close(states(classifier), stock_states(reference), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(states(classifier), stock_states(reference), atol=1e-5, rtol=0)
 
 
 def test_a_new_adapter_changes_nothing(base: Path) -> None:
@@ -125,8 +125,8 @@ def test_a_new_adapter_changes_nothing(base: Path) -> None:
         assert bool(value.any()) == ("lora_A" in name)
 
 
-def plain(*names: str, dtype: torch.dtype = torch.float32, **settings: object) -> LoRALinears:
-    linears = {name: nn.Linear(64, 32, bias=False, dtype=dtype).requires_grad_(False) for name in names}
+def plain(*names: str, dtype: torch.dtype = torch.float32, width: int = 64, **settings: object) -> LoRALinears:
+    linears = {name: nn.Linear(width, 32, bias=False, dtype=dtype).requires_grad_(False) for name in names}
     return LoRALinears(linears, LoRASettings(**settings))
 
 
@@ -222,11 +222,13 @@ def test_dropout_acts_in_training_alone() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_products_folded_into_the_weights_are_as_exact(dtype: torch.dtype) -> None:
-    group = plain("q_proj", "k_proj", "v_proj", dtype=dtype, r=4, alpha=12, target_modules=("q_proj", "v_proj"))
+    # As wide as a real base: in short sums, the weights' own rounding shows beside that of the products.
+    targets, width = ("q_proj", "v_proj"), 1536
+    group = plain("q_proj", "k_proj", "v_proj", dtype=dtype, width=width, r=4, alpha=12, target_modules=targets)
     group.eval()
     for master in group.masters.values():
         nn.init.normal_(master, std=0.1)
-    x = torch.randn(99, 64, dtype=dtype)
+    x = torch.randn(99, width, dtype=dtype)
     expected = Reference(group)(x.double(), None, None)
     with torch.no_grad():
         apart = group(x)
@@ -234,8 +236,7 @@ def test_products_folded_into_the_weights_are_as_exact(dtype: torch.dtype) -> No
         folded = group(x)
     assert group.folded is not None
     for one, other, exact in zip(folded, apart, expected, strict=True):
-        # In float32 the folded weights' rounding adds an error as large as that of the products.
-        assert (one - exact).norm() <= 2**0.5 * (other - exact).norm()
+        assert (one - exact).norm() <= 1.2 * (other - exact).norm()
 
 
 def test_folded_weights_follow_the_masters_and_leave_room_for_training() -> None:
