@@ -1,4 +1,4 @@
-"""Writes the tables of README's section "Measured" from the files under benchmarks/results/.
+"""Writes the measured tables of README and docs/accuracy.md from the files under benchmarks/results/.
 
 python benchmarks/readme.py [--check]
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from statistics import median
 
 HERE = Path(__file__).parent
-README, RESULTS = HERE.parent / "README.md", HERE / "results"
+RESULTS = HERE / "results"
 START, END = "<!-- measured: benchmarks/readme.py -->", "<!-- measured: end -->"
 CORPORA = {
     "demo": ("demo (made up)", "python -m spacy project run all"),
@@ -20,13 +21,16 @@ COMPARED = ("train", "prefix", "infer", "infer_without_amx", "compute_dtype", "m
 
 
 def main() -> None:
-    text = README.read_text(encoding="utf8")
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    filled = f"{before}{START}\n\n{accuracy()}\n\n{comparisons()}\n\n{END}{after}"
-    if "--check" in sys.argv[1:]:
-        sys.exit(0 if filled == text else "README.md: run 'python benchmarks/readme.py'")
-    README.write_text(filled, encoding="utf8")
+    for name, table in {"README.md": f"{accuracy()}\n\n{comparisons()}", "docs/accuracy.md": recipes()}.items():
+        page = HERE.parent / name
+        text = page.read_text(encoding="utf8")
+        before, rest = text.split(START)
+        _, after = rest.split(END)
+        filled = f"{before}{START}\n\n{table}\n\n{END}{after}"
+        if "--check" not in sys.argv[1:]:
+            page.write_text(filled, encoding="utf8")
+        elif filled != text:
+            sys.exit(f"{name}: run 'python benchmarks/readme.py'")
 
 
 def accuracy() -> str:
@@ -51,6 +55,17 @@ def comparisons() -> str:
         for row in json.loads(file.read_text())["results"] if file.exists() else []:
             figures = f"{row['ours']:,} | {row['peer']:,} | {row['ratio']} | {row['unit']}"
             rows.append(f"| {row['name']} | {figures} | `benchmarks/results/{file.name}` |")
+    return "\n".join(rows)
+
+
+def recipes() -> str:
+    """Medians over the seeds."""
+    rows = ["| recipe | P | R | F1 | F1 of each seed | dev F1 | training, minutes |", "|---|---|---|---|---|---|---|"]
+    for name, runs in json.loads((RESULTS / "accuracy.json").read_text())["runs"].items():
+        middle = {key: median(run[key] for run in runs) for key in runs[0] if key not in ("seed", "cpu")}
+        each = ", ".join(f"{run['ents_f']:.3f}" for run in sorted(runs, key=lambda run: run["seed"]))
+        whole = {key: middle[f"ents_{key}"] for key in "prf"}
+        rows.append(f"| {name} | {_figures(whole)} | {each} | {middle['dev_f']:.3f} | {middle['train_s'] / 60:.0f} |")
     return "\n".join(rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -87,6 +88,8 @@ class Adapted(Generic[Settings, Module]):
         base = load_base(folder, device, find_dtype(self.settings.compute_dtype, device.type))
         encoder = self.build(base)
         encoder.set_fold(self.settings.fold)
+        classifier = replace(self.settings.classifier, bidirectional_from=encoder.unmasked_from)
+        self.settings = replace(self.settings, classifier=classifier)
         if self._trained is not None:
             encoder.load_trained(*self._trained)
         self.trained_on, self.tokenizer = base.info, self.tokenizer or base.tokenizer

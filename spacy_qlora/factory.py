@@ -17,7 +17,7 @@ DEFAULTS = {
     "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     "layers": None,
     "adapted_layers": None,
-    "bidirectional_from": 0,
+    "bidirectional_from": "auto",
     "compute_dtype": "auto",
     "device": "auto",
     "max_pieces": 512,
@@ -48,7 +48,7 @@ def make_qlora_ner(
     target_modules: list[str],
     layers: int | None,
     adapted_layers: int | None,
-    bidirectional_from: int | None,
+    bidirectional_from: int | str | None,
     compute_dtype: str,
     device: str,
     max_pieces: int,
@@ -70,7 +70,8 @@ def make_qlora_ner(
     target_modules (List[str]): Which of the seven linears of a layer are adapted.
     layers (Optional[int]): How many layers of the base to keep, from the bottom; all if empty.
     adapted_layers (Optional[int]): How many of those are adapted, from the top; all if empty.
-    bidirectional_from (Optional[int]): The first layer with unmasked attention; empty leaves all layers causal.
+    bidirectional_from (Union[int, str, None]): The first layer with unmasked attention: "auto" unmasks the upper half,
+        but no layer that is not adapted; empty leaves all layers causal.
     compute_dtype (str): "bfloat16" or "float32"; "auto" is float32 on a CPU that has no instructions for bfloat16.
     device (str): "auto", "cpu", "cuda" or "cuda:N".
     max_pieces (int): Longest window of pieces; a longer text becomes overlapping windows.

@@ -25,7 +25,7 @@ def test_defaults() -> None:
     settings = add().settings
     assert settings.base == "smollm2-135m"
     assert settings.classifier.lora.target_modules == LINEARS
-    assert (settings.classifier.layers, settings.classifier.bidirectional_from) == (None, 0)
+    assert (settings.classifier.layers, settings.classifier.bidirectional_from) == (None, "auto")
     assert (settings.compute_dtype, settings.device, settings.carry_base) == ("auto", "auto", False)
 
 
@@ -70,6 +70,7 @@ def test_unknown_keys_and_wrong_types(wrong: dict[str, object]) -> None:
         {"target_modules": []},
         {"layers": 0},
         {"bidirectional_from": -1},
+        {"bidirectional_from": "half"},
         {"compute_dtype": "float16"},
         {"max_pieces": 7},
         {"overlap": 257},

@@ -151,6 +151,7 @@ def test_settings_of_the_run_change_and_those_of_the_weights_do_not(trained: Pat
     settings = component(nlp).settings
     assert (settings.batch_pieces, settings.device, settings.base, settings.max_pieces) == (64, "cpu", str(base), 32)
     assert settings.classifier == component(spacy.load(trained)).settings.classifier
+    assert settings.classifier.bidirectional_from == 1, "the upper half of three layers, by number"
     assert entities(nlp) == FOUND
 
 

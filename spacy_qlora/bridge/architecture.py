@@ -23,7 +23,7 @@ def make_qlora_transformer(
     target_modules: list[str] = ALL_LINEARS,
     layers: int | None = None,
     adapted_layers: int | None = None,
-    bidirectional_from: int | None = 0,
+    bidirectional_from: int | str | None = "auto",
     compute_dtype: str = "auto",
     device: str = "auto",
     max_pieces: int = 512,

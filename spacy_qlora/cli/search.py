@@ -43,7 +43,7 @@ def search_cli(
     \b
         [components.qlora_ner]
         r = [4, 8, 16, 32]
-        bidirectional_from = [0, 15, null]
+        bidirectional_from = ["auto", 0, null]
         [training.optimizer]
         adapter_lr = {"low": 1e-5, "high": 1e-3, "log": true}
     """

@@ -34,6 +34,7 @@ class Encoder(nn.Module):
         leaves, lora = base.leaves, settings.lora
         depth, adapted = settings.depths(base.config.num_hidden_layers, base.info.id)
         self.base, self.settings, self.device = base, settings, base.device
+        self.unmasked_from = settings.unmasked_from(base.config.num_hidden_layers, base.info.id)
         self.frozen = depth - adapted  # layers below the first adapted one
         self.checkpointed = 0  # so many of the next trade a second forward for the memory of their activations
         self.embed, self.norm = leaves["embed_tokens"], leaves["norm"]
@@ -73,11 +74,10 @@ class Encoder(nn.Module):
         RETURNS: [pieces, hidden], or [words, hidden] behind the top layer; then rows that round their number up.
         """
         cos, sin = self.base.rotary(states, torch.arange(batch.layout.width, device=self.device)[None])
-        unmasked_from = self.settings.bidirectional_from
         states = pad(states, (0, 0, 0, rounded(len(states)) - len(states)))
         read = pad(batch.positions, (0, rounded(len(batch.positions)) - len(batch.positions)))
         for i in layers:
-            causal = unmasked_from is None or i < unmasked_from
+            causal = self.unmasked_from is None or i < self.unmasked_from
             inputs = states, batch.layout, (cos[0], sin[0]), causal, read if i == len(self.layers) - 1 else None
             if i < self.frozen + self.checkpointed and torch.is_grad_enabled():
                 states = checkpoint(self.layers[i], *inputs, use_reentrant=False)

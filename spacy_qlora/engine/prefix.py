@@ -58,7 +58,7 @@ def _write(classifier: TokenClassifier, windows: Sequence[Window], budget: int, 
 
 def _key(classifier: TokenClassifier, windows: Sequence[Window]) -> str:
     """SHA-256 over the base, its frozen layers and their attention, how they are computed, and the pieces."""
-    base, frozen, first = classifier.base, classifier.frozen, classifier.settings.bidirectional_from
+    base, frozen, first = classifier.base, classifier.frozen, classifier.unmasked_from
     causal = frozen if first is None else min(first, frozen)
     made_by = f"{base.info.fingerprint} {frozen} {causal} {base.dtype} {base.device.type} {BLOCK}\n"
     digest = hashlib.sha256(made_by.encode())

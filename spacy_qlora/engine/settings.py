@@ -40,20 +40,22 @@ class LoRASettings:
 class ClassifierSettings:
     """lora: The adapter.  layers: How many layers of the base to keep, from the bottom; all if None.
     adapted_layers: How many of those are adapted, from the top; all if None.
-    bidirectional_from: The first layer with unmasked attention; None leaves every layer causal.
+    bidirectional_from: The first layer with unmasked attention; None leaves every layer causal, and "auto" all but the
+        upper half and those that are not adapted.
     """
 
     lora: LoRASettings = field(default_factory=LoRASettings)
     layers: int | None = None
     adapted_layers: int | None = None
-    bidirectional_from: int | None = 0
+    bidirectional_from: int | str | None = "auto"
 
     def __post_init__(self) -> None:
         for name in ("layers", "adapted_layers"):
             count = getattr(self, name)
             require(count is None or count >= 1, name, count, "empty or at least 1")
         first = self.bidirectional_from
-        require(first is None or first >= 0, "bidirectional_from", first, "empty or at least 0")
+        allowed = first in (None, "auto") or (isinstance(first, int) and first >= 0)
+        require(allowed, "bidirectional_from", first, '"auto", empty or at least 0')
 
     def depths(self, layers: int, base: str) -> tuple[int, int]:
         """How many layers are kept of a base that has `layers`, and how many of those, from the top, are adapted.
@@ -65,6 +67,12 @@ class ClassifierSettings:
         adapted = self.adapted_layers or depth
         require(adapted <= depth, "adapted_layers", adapted, f"at most the {depth} layers that are kept")
         return depth, adapted
+
+    def unmasked_from(self, layers: int, base: str) -> int | None:
+        """`bidirectional_from` on a base that has `layers`, "auto" as a number. Raises InputError as `depths` does."""
+        depth, adapted = self.depths(layers, base)
+        first = self.bidirectional_from
+        return max(depth // 2, depth - adapted) if isinstance(first, str) else first
 
 
 @dataclass(frozen=True)

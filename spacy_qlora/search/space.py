@@ -55,7 +55,7 @@ def default_space(run: Run) -> dict[str, Any]:
         f"{component}.r": [8, 16, 32],
         f"{component}.alpha": [16, 32, 64],
         f"{component}.adapted_layers": [None, layers - third],
-        f"{component}.bidirectional_from": [0, third],
+        f"{component}.bidirectional_from": ["auto", 0],
         "training.optimizer.adapter_lr": {"low": 1e-4, "high": 1e-3, "log": True},
         "training.optimizer.head_lr": {"low": 5e-4, "high": 5e-3, "log": True},
         f"qlora.{batch}": [math.ceil(size / 2), size],
@@ -80,7 +80,7 @@ def read_space(path: Path) -> dict[str, Any]:
 
     [components.qlora_ner]
     r = [4, 8, 16, 32]
-    bidirectional_from = [0, 15, null]
+    bidirectional_from = ["auto", 0, null]
 
     [training.optimizer]
     adapter_lr = {"low": 1e-5, "high": 2e-4, "log": true}

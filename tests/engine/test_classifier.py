@@ -214,6 +214,22 @@ def test_weights_of_another_shape_are_refused(loaded: Base, change: str) -> None
         assert all(torch.equal(part[key], same[key]) for key in same), "nothing was set"
 
 
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [
+        ({}, 15),
+        ({"adapted_layers": 25}, 15),
+        ({"adapted_layers": 10}, 20),
+        ({"layers": 12}, 6),
+        ({"layers": 12, "adapted_layers": 4}, 8),
+        ({"bidirectional_from": 0, "adapted_layers": 10}, 0),
+        ({"bidirectional_from": None}, None),
+    ],
+)
+def test_where_attention_is_unmasked(settings: dict[str, int | None], first: int | None) -> None:
+    assert ClassifierSettings(**settings).unmasked_from(30, "a base") == first
+
+
 def test_settings_that_fit_no_model_are_refused() -> None:
     for wrong in ({"layers": 0}, {"bidirectional_from": -1}):
         with pytest.raises(InputError, match="Q210"):

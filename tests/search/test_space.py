@@ -45,14 +45,14 @@ def test_the_default_space(corpus: Path, base: Path) -> None:
     found = space("default", corpus, base, training__max_epochs=5)
     assert found.own == {
         "components.qlora_ner.r": 16, "components.qlora_ner.alpha": 32, "components.qlora_ner.adapted_layers": None,
-        "components.qlora_ner.bidirectional_from": 0, "training.optimizer.adapter_lr": 4e-4,
+        "components.qlora_ner.bidirectional_from": "auto", "training.optimizer.adapter_lr": 4e-4,
         "training.optimizer.head_lr": 2e-3, "qlora.batch_pieces": 768, "training.max_epochs": 5,
     }  # fmt: skip
     assert choices(found, "qlora.batch_pieces") == (384, 768)
     assert choices(found, "training.max_epochs") == (3, 5)
     assert choices(found, "components.qlora_ner.adapted_layers") == (None, 2), "the base has 3"
     assert found.distributions["training.optimizer.head_lr"] == FloatDistribution(5e-4, 5e-3, log=True)
-    assert "components.qlora_ner.bidirectional_from  0, 1\n" in str(found)
+    assert "components.qlora_ner.bidirectional_from  auto, 0\n" in str(found)
 
 
 def test_it_follows_the_config(corpus: Path, base: Path) -> None:
@@ -61,7 +61,7 @@ def test_it_follows_the_config(corpus: Path, base: Path) -> None:
     assert "training.max_epochs" not in found.own
     assert choices(found, "qlora.batch_size") == (4, 8)
     assert "qlora.batch_pieces" not in found.own
-    assert choices(found, "components.qlora_ner.bidirectional_from") == (0, 1, None), "the config's own value is added"
+    assert choices(found, "components.qlora_ner.bidirectional_from") == ("auto", 0, None), "its own is added"
     assert found.distributions["training.optimizer.adapter_lr"] == FloatDistribution(2e-5, 1e-3, log=True)
 
 
@@ -77,7 +77,7 @@ def test_a_file(tmp_path: Path, corpus: Path, base: Path) -> None:
     (tmp_path / "space.cfg").write_text(FILE)
     found = space(str(tmp_path / "space.cfg"), corpus, base)
     assert choices(found, "components.qlora_ner.r") == (4, 8, 16)
-    assert choices(found, "components.qlora_ner.bidirectional_from") == (1, None, 0)
+    assert choices(found, "components.qlora_ner.bidirectional_from") == (1, None, "auto")
     assert found.distributions["training.optimizer.adapter_lr"] == FloatDistribution(1e-5, 4e-4, log=True)
 
 
