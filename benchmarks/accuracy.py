@@ -24,6 +24,7 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 
+import torch
 from common import HERE, cpu, depth, parse, save
 
 CONFIG = HERE.parent / "configs" / "bc5cdr.cfg"
@@ -49,7 +50,7 @@ def main() -> None:
     runs = json.loads(args.output.read_text())["runs"] if args.output.exists() else {}
     done = {(run["seed"], name) for name, found in runs.items() for run in found}
     todo = [each for each in product(range(1 if args.quick else 3), settings) if each not in done]
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as jobs:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(torch.get_num_threads()) as jobs:
         corpus = convert(args.data.resolve(), Path(folder) / "corpus")
 
         def run(seed: int, name: str) -> tuple[str, dict]:
@@ -57,10 +58,13 @@ def main() -> None:
             with tempfile.TemporaryDirectory(dir=folder) as output:
                 return name, {"seed": seed, **score(Path(output), corpus, overrides)}
 
-        for finished in as_completed([jobs.submit(run, *each) for each in todo]):
-            name, found = finished.result()
-            runs.setdefault(name, []).append(found)
-            save(args.output, [row(name, found) for name, found in runs.items()], runs)
+        try:
+            for finished in as_completed([jobs.submit(run, *each) for each in todo]):
+                name, found = finished.result()
+                runs.setdefault(name, []).append(found)
+                save(args.output, [row(name, found) for name, found in runs.items()], runs)
+        finally:
+            jobs.shutdown(cancel_futures=True)  # after a failure, hours of runs would follow
 
 
 def row(name: str, runs: list[dict]) -> dict:
