@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -66,7 +67,7 @@ class Adapted(Generic[Settings, Module]):
         """Opens the base if need be. Raises RunError if the weights were trained on another."""
         # A worker of nlp.pipe: forked, it would wait for its parent's threads for ever.
         if self._process != os.getpid():
-            if find_device(self.settings.device).type == "cuda":
+            if self._is_on_gpu():
                 raise RunError("Q307", name=self.name)
             torch.set_num_threads(1)
             self._process = os.getpid()
@@ -79,6 +80,13 @@ class Adapted(Generic[Settings, Module]):
     def build(self, base: Base) -> Module:
         """RETURNS: What lies on the base, with first weights."""
         raise NotImplementedError
+
+    def _is_on_gpu(self) -> bool:
+        """Asks nothing that would start CUDA: in a forked process it cannot be started again."""
+        if self._encoder is not None:
+            return self._encoder.device.type == "cuda"
+        setting = self.settings.device
+        return torch.cuda.is_available() if setting == "auto" else setting.startswith("cuda")
 
     def _open(self) -> Module:
         from spacy_qlora.engine.base import load_base
@@ -120,6 +128,8 @@ class Adapted(Generic[Settings, Module]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         trained = state["_trained"] and tuple(load(part) for part in state["_trained"])
         self.__dict__.update(state, _trained=trained, _opening=threading.RLock())
+        if multiprocessing.parent_process() is None:  # no worker, but a pickle that was kept
+            self._process = os.getpid()
 
 
 def find_device(setting: str) -> torch.device:

@@ -49,7 +49,7 @@ def _link(source: Path, target: Path) -> None:
     """A second name for the file, else a copy: a base is large, and never changed in place."""
     target.unlink(missing_ok=True)
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # of a link, a second name would be but another link
     except OSError:
         shutil.copyfile(source, target)
 

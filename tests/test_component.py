@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -438,9 +440,19 @@ def test_two_processes_find_the_same(
 def test_a_worker_is_refused_the_gpu(learned: Language, monkeypatch: pytest.MonkeyPatch) -> None:
     model = component(learned).model
     monkeypatch.setattr(model, "_process", -1)  # as if it had been copied into another process
-    monkeypatch.setattr("spacy_qlora.adapted.find_device", lambda setting: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: pytest.fail("CUDA cannot be started in a fork"))
     with pytest.raises(RunError, match=r"Q307.*n_process=1"):
         learned(TEXTS[0])
+
+
+def test_a_pickle_that_another_program_opens_leaves_its_threads_alone(learned: Language, tmp_path: Path) -> None:
+    (tmp_path / "pickle").write_bytes(pickle.dumps(component(learned)))
+    program = "import pickle, spacy, sys, torch; torch.set_num_threads(2); from pathlib import Path; "
+    program += "ner = pickle.loads(Path(sys.argv[1]).read_bytes()); ner(spacy.blank('en')('Denies chest pain.')); "
+    program += "print(torch.get_num_threads())"
+    command = [sys.executable, "-c", program, str(tmp_path / "pickle")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["2"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -90,6 +91,18 @@ def other_base(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_files_of_a_trained_component(trained: Path, carrier: Path) -> None:
     assert files(trained) == FILES
     assert files(carrier) == FILES | BASE_FILES
+
+
+def test_a_base_of_links_is_carried_as_files(trained: Path, base: Path, tmp_path: Path) -> None:
+    """As in the hub's cache."""
+    (tmp_path / "links").mkdir()
+    for file in base.iterdir():
+        (tmp_path / "links" / file.name).symlink_to(os.path.relpath(file, tmp_path / "links"))
+    changed = {"base": str(tmp_path / "links"), "carry_base": True}
+    spacy.load(trained, config={"components": {"qlora_ner": changed}}).to_disk(tmp_path / "carrier")
+    assert files(tmp_path / "carrier") == FILES | BASE_FILES
+    assert not any(path.is_symlink() for path in (tmp_path / "carrier").rglob("*"))
+    spacy.load(tmp_path / "carrier")
 
 
 def test_files_of_a_component_that_is_not_trained(nlp: Language, tmp_path: Path) -> None:

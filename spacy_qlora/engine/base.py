@@ -147,8 +147,9 @@ def dequantize(linear: nn.Module) -> Tensor:
 
 def read_config(fields: dict[str, Any]) -> MistralConfig:
     """fields: A config.json of either line of transformers, of a Mistral or of a Llama."""
-    # A copy: transformers 5 writes into nested settings.
-    return MistralConfig(**copy.deepcopy(shape_fields(fields)), sliding_window=None, use_cache=False)
+    # A copy: transformers 5 writes into nested settings. Where nothing begins a text, its default would be piece 1.
+    kept = {"bos_token_id": None, **copy.deepcopy(shape_fields(fields))}
+    return MistralConfig(**kept, sliding_window=None, use_cache=False)
 
 
 def shape_fields(fields: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Encoder(nn.Module):
         self.checkpointed = 0  # so many of the next trade a second forward for the memory of their activations
         self.embed, self.norm = leaves["embed_tokens"], leaves["norm"]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed those of all GPUs, too
             built = [
                 Layer(base.config, {name: leaves[f"layers.{i}.{name}"] for name in LEAVES}, lora, i >= self.frozen)
                 for i in range(depth)

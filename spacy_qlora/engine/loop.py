@@ -107,6 +107,9 @@ class Loop:
             self.job, accumulate = fit(self.job, self.settings.accumulate, self.budget)
             self.settings = replace(self.settings, batch_pieces=self.job.pieces, accumulate=accumulate)
             self.classifier.base.keep_resident(self.job.resident)
+        # A CPU's peak counts the pages of cached states that were read, which the system takes back when it must.
+        states = [window.states for window in self.windows if window.states is not None]
+        self.mapped = sum(each.nbytes for each in states) if self.classifier.device.type == "cpu" else 0
         self.classifier.checkpointed = self.job.checkpointed
         self.compiles = self.settings.compile and can_compile(self.classifier.device)
         self.total_steps = self._total_steps()
@@ -211,7 +214,7 @@ class Loop:
                     raise RunError("Q415", step=progress.step) from error
             self._back_off()  # after the handler: the error keeps the tensors of the failed attempt
         self.optimizer.step(words)
-        if self.budget and not progress.backed_off and peak_memory(self.classifier.device) > self.budget:
+        if self.budget and not progress.backed_off and peak_memory(self.classifier.device) > self.budget + self.mapped:
             self._back_off()
         progress.loss = (progress.loss * progress.words + loss) / (progress.words + words)
         progress.words += words

@@ -194,12 +194,18 @@ def find_base(setting: str, carried: Path | None, trained_on: BaseInfo | None) -
     name, revision = setting, None
     if trained_on is not None and not wanted.exists():
         name, revision = trained_on.id, trained_on.revision or None
-    version = revision or (_changed(wanted) if wanted.is_dir() else "main")
-    place = f"{wanted.resolve() if wanted.is_dir() else name}@{version}"
-    cached = cache_folder() / place.replace(os.sep, "--").replace("/", "--")
+    cached = _cached(name, "main")
+    if wanted.is_dir():
+        cached = _cached(str(wanted.resolve()), _changed(wanted))
+    elif revision and not ((cached / INFO).exists() and BaseInfo.from_folder(cached) == trained_on):
+        cached = _cached(name, revision)
     if not (cached / INFO).exists():
         make_base(name, cached, revision)
     return cached
+
+
+def _cached(name: str, version: str) -> Path:
+    return cache_folder() / f"{name}@{version}".replace(os.sep, "--").replace("/", "--")
 
 
 def _changed(checkpoint: Path) -> str:

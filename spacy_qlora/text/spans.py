@@ -39,12 +39,16 @@ def span_probabilities(scores: NDArray[np.floating], spans: Sequence[tuple[int, 
     """The probability of each span, summed over all sequences of tags that BIO allows and that hold just this span.
 
     A sequence's probability is the product of its tags' ones, over the sum of that for all allowed sequences
-    (forward-backward).
+    (forward-backward). Blanks that no window reads are left out of the sequences: whether an entity ends before one or
+    behind it is the same.
 
     scores: [tokens, tags], logits, in the order of `BIO.tags`.
     spans: (first token, token behind the last, number of the label).  RETURNS: [spans] between 0 and 1.
     """
-    logits = scores.astype(np.float64)
+    read = np.isfinite(scores[:, 1])
+    place = np.cumsum(read) - 1  # of each token among those read; a blank has that of the one before
+    spans = [(place[start], place[end - 1] + 1, label) for start, end, label in spans]
+    logits = scores[read].astype(np.float64)
     logits = np.where(np.isfinite(logits), np.maximum(logits - logits.max(-1, keepdims=True), LEAST), -np.inf)
     tags = np.exp(logits)
     tags /= tags.sum(-1, keepdims=True)

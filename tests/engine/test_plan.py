@@ -107,6 +107,21 @@ def test_a_loop_keeps_to_its_budget(base: Path, tmp_path: Path) -> None:
         small.classifier.base.keep_resident(3)
 
 
+@pytest.mark.parametrize(("over", "backs_off"), [(0, False), (1, True)])
+def test_cached_states_are_no_memory_of_the_run(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: int, backs_off: bool
+) -> None:
+    """The system can take their pages back, but counts them in a process's peak."""
+    loop = make_loop(base, tmp_path, memory_budget="64GiB")
+    states = [torch.zeros(length, 64) for length in loop.classifier.lengths(loop.windows)]
+    windows = [replace(window, states=part) for window, part in zip(loop.windows, states, strict=True)]
+    loop = replace(loop, windows=windows)
+    peak = loop.budget + 4 * 64 * sum(map(len, states)) + over
+    monkeypatch.setattr("spacy_qlora.engine.loop.peak_memory", lambda device: peak)
+    trained(loop)
+    assert loop.progress.backed_off == backs_off
+
+
 def test_a_loop_that_runs_out_of_memory_once_goes_on_in_halves(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,13 @@ def test_a_llama_without_biases_is_a_mistral(checkpoint: Path, base: Path, tmp_p
     assert torch.equal(one.rotary.inv_freq, other.rotary.inv_freq)
 
 
+def test_where_nothing_begins_a_text_no_piece_is_put_there(own_checkpoint: Path, base: Path, tmp_path: Path) -> None:
+    change_config(own_checkpoint, bos_token_id=None)
+    make_base(str(own_checkpoint), tmp_path / "base")
+    found = [load_base(folder, torch.device("cpu"), torch.bfloat16).config for folder in (base, tmp_path / "base")]
+    assert [config.bos_token_id for config in found] == [0, None]
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -156,6 +163,7 @@ print(make_base("org/tiny", out / "base").revision)
 print(make_base("org/tiny", out / "base", commit).fingerprint)
 found = find_base("org/tiny", None, None)
 print(found.name, find_base("org/tiny", None, None) == found)
+print(find_base("org/tiny", None, BaseInfo.from_folder(found)) == found)
 print(find_base("elsewhere/gone", None, BaseInfo(id="org/tiny", revision=commit)).name)
 for name, revision in (("org/other", None), ("org/tiny", "v2"), ("smollm2-135m", None)):
     try:
@@ -191,6 +199,7 @@ def test_the_hub_cache_is_enough_offline(checkpoint: Path, base: Path, tmp_path:
         COMMIT,
         BaseInfo.from_folder(base).fingerprint,
         "org--tiny@main True",
+        "True",
         f"org--tiny@{COMMIT}",
         "Q211 InputError 0 False",
         "Q211 InputError 0 False",

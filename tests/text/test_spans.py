@@ -51,7 +51,19 @@ def test_a_span_may_go_on_over_blanks() -> None:
     scores = np.concatenate([[[0, 9, 0, 0, 0]], XY.unread(1), [[0, 0, 9, 0, 0]]]).astype(np.float32)
     [span] = find_spans(XY, scores)
     assert span[:3] == (0, 3, "X")
-    assert span.score == pytest.approx(by_definition(scores, (0, 3, 0)))
+    assert span.score == pytest.approx(by_definition(scores[[0, 2]], (0, 2, 0)))
+
+
+@given(scores=SCORES, data=st.data())
+def test_blanks_change_no_probability(scores: np.ndarray, data: st.DataObject) -> None:
+    blanks = data.draw(st.lists(st.integers(0, 2), min_size=len(scores) + 1, max_size=len(scores) + 1))
+    rows = [XY.unread(blanks[0])]
+    for row, behind in zip(scores, blanks[1:], strict=True):
+        rows += [row[None], XY.unread(behind)]
+    spaced = np.concatenate(rows)
+    place = np.flatnonzero(np.isfinite(spaced[:, 1]))
+    expected = [(place[s.start], place[s.end - 1] + 1, s.label, pytest.approx(s.score)) for s in find_spans(XY, scores)]
+    assert find_spans(XY, spaced) == expected
 
 
 def test_temperature() -> None:
