@@ -23,6 +23,8 @@ import srsly
 import typer
 from wasabi import msg
 
+from spacy_qlora.cli.app import in_one_line
+
 HERE = Path(__file__).parent
 HELD_OUT = 0.2  # share of each family's names that only test may use
 HELD_OUT_DRAWS = 0.35  # share of the names drawn for test that are held out
@@ -222,4 +224,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(in_one_line(main))

@@ -71,7 +71,7 @@ def is_option(param: Any) -> bool:
 
 
 def title(param: Any) -> str:
-    return ", ".join(param.opts) if is_option(param) else param.metavar or param.name.upper()
+    return ", ".join([*param.opts, *param.secondary_opts]) if is_option(param) else param.metavar or param.name.upper()
 
 
 def default(param: Any) -> str:

@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import spacy
 import typer
 from spacy import displacy
 from spacy.language import Language
-from spacy.tokens import Doc, DocBin
+from spacy.tokens import Doc
+
+from spacy_qlora.cli.app import in_one_line
+from spacy_qlora.evaluation.data import read_docs
+from spacy_qlora.evaluation.pipeline import load_pipeline
 
 # A colour for the terminal and one for the page.
 PALETTE = [
@@ -37,8 +40,8 @@ def main(
     notes: Annotated[int, typer.Option(help="How many notes to draw.", min=1)] = 5,
 ) -> None:
     """Draw notes with their predicted entities, and with the annotated ones where these differ."""
-    nlp = spacy.load(model)
-    gold = most_varied(DocBin().from_disk(data).get_docs(nlp.vocab), notes)
+    nlp = load_pipeline(model)
+    gold = most_varied(read_docs(data, nlp.vocab), notes)
     docs = list(side_by_side(nlp, gold))
     labels = sorted({ent.label_ for doc in docs for ent in doc.ents})
     colors = {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(labels)}
@@ -52,7 +55,7 @@ def main(
     typer.echo(f"\nThe same on a page: {out}")
 
 
-def most_varied(docs: Iterator[Doc], notes: int) -> list[Doc]:
+def most_varied(docs: list[Doc], notes: int) -> list[Doc]:
     """The docs with the most types of entity; of equal ones the first."""
     return sorted(docs, key=lambda doc: len({ent.label for ent in doc.ents}), reverse=True)[:notes]
 
@@ -84,4 +87,4 @@ def in_brackets(doc: Doc, colors: dict[str, tuple[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(in_one_line(main))

@@ -25,7 +25,8 @@ MESSAGES = {
     # Broken rules (corpus/rules.py)
     "Q110": "{place}: not JSON. Mend the line; JSON Lines hold one whole record a line.",
     "Q111": "{place}: a key is missing. A record has 'text' and 'labels', each label 'word' and 'entity'.",
-    "Q112": "{place}: a value of the wrong type. Texts, words and tags are strings, labels a list of objects.",
+    "Q112": "{place}: a value of the wrong type. Texts, words and tags are strings, labels a list of objects, "
+    "a group is a string or a whole number.",
     "Q113": "{place}: words and tags do not pair up. Give each word one tag.",
     "Q114": "{place}: half a surrogate pair, which is no character. Write the character itself.",
     "Q115": "{place}: no text, or no words. Remove the record.",
@@ -90,6 +91,7 @@ MESSAGES = {
     "Lower r, adapted_layers or max_pieces, or take a smaller base.",
     "Q416": "out of memory for a single window of {pieces} pieces. Lower max_pieces of the component, or close other programs.",
     "Q415": "step {step}: out of memory, also in smaller micro-batches. Lower [qlora] memory_budget or batch_pieces.",
+    "Q417": "{path}: the {split} corpus has a text of more than a million characters, spaCy's limit. Split that record.",
     "Q411": "{path}: {reason}. Check the corpus file; 'python -m spacy qlora convert' makes it.",
     # Q5xx: evaluation
     "Q500": "{model}: no pipeline folder and no installed package of that name. Check the path or install the package.",

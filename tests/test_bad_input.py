@@ -82,7 +82,7 @@ class Place:
 def save_docs(path: Path, notes: list[tuple[str, list[tuple[int, int, str]]]]) -> None:
     nlp, docs = spacy.blank("en"), DocBin()
     for text, spans in notes:
-        doc = nlp.make_doc(text)
+        doc = nlp.tokenizer(text)
         doc.ents = [doc.char_span(start, end, label) for start, end, label in spans]
         docs.add(doc)
     docs.to_disk(path)
@@ -210,6 +210,13 @@ CONFIGS: dict[str, Case] = {
     "an unknown key in [qlora]": changed(qlora_key, "Q401", "batch_sise"),
     "an unknown key in the component": changed(component_key, "Q401", "rank"),
     "an unknown key in [training]": changed(training_key, "Q401", "max_epoch"),
+    "an unknown key in [nlp]": changed(lambda config: config["nlp"].update(batch_sise=8), "Q401", "batch_sise"),
+    "an unknown key in [initialize]": changed(
+        lambda config: config["initialize"].update(vectorz=None), "Q401", "vectorz"
+    ),
+    "a byte order mark": lambda place: (
+        place.train(config=place.write("a.cfg", b"\xef\xbb\xbf" + DEFAULT.read_bytes())), "Q401", "byte order mark"
+    ),
     "no such tokenizer": changed(unknown_tokenizer, "Q401", "changed.cfg"),
     "no such factory": changed(unknown_factory, "Q401", "qlora_nerr"),
     "no qlora_ner": changed(no_component, "Q408", "has 0"),
@@ -237,6 +244,7 @@ CONFIGS: dict[str, Case] = {
     "no layers": component("layers", 0),
     "too many layers": component("layers", 99),
     "attention from layer -1": component("bidirectional_from", -1),
+    "attention from a layer above the last": component("bidirectional_from", 3),
     "float16": component("compute_dtype", "float16"),
     "a window of 2 pieces": component("max_pieces", 2),
     "batches of no piece": component("batch_pieces", 0),
@@ -295,6 +303,10 @@ SOURCES: dict[str, Case] = {
        for split in ("train", "dev")},
     "a damaged train corpus": corpus("train", lambda place: damaged(place, "train"), "Q411", "the train corpus"),
     "a damaged dev corpus": corpus("dev", lambda place: damaged(place, "dev"), "Q411", "the dev corpus"),
+    "a file of another kind": corpus("train", lambda place: place.write("notes.json", f'["{MARK}"]'), "Q411", "notes"),
+    **{f"a text of a million characters in {split}": corpus(split, lambda place, name=split: place.docs(
+        f"{name}.spacy", [*NOTES, (f"{MARK} has fever. " * 70_000, [])]), "Q417", f"the {split} corpus")
+       for split in ("train", "dev")},
     "a corpus of another format": corpus("dev", lambda place: place.write("dev.spacy", f"{MARK} O"), "Q411", "dev"),
     "an empty train corpus": corpus("train", lambda place: place.docs("train.spacy", []), "Q303", "paths.train"),
     "an empty dev corpus": corpus("dev", lambda place: place.docs("dev.spacy", []), "Q409", "paths.dev"),
@@ -333,6 +345,32 @@ def test_train_with_a_wrong_variable(place: Place, monkeypatch: pytest.MonkeyPat
 def test_train_into_a_file(place: Place) -> None:
     place.output.write_text("")
     assert_one_line(run(*place.train()), "Q003", place.output)
+
+
+def test_a_wrong_place_is_known_before_the_work(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spacy_qlora.training.run.prepare", lambda *_: pytest.fail("read the corpus"))
+    place.output.mkdir()
+    (place.output / "checkpoint").write_text("")
+    assert_one_line(run(*place.train()), "Q003", place.output / "checkpoint")
+    monkeypatch.setattr("spacy_qlora.engine.source.find_checkpoint", lambda *_: pytest.fail("fetched the weights"))
+    (place.folder / "file").write_text("")
+    assert_one_line(run("base", "org/some", place.folder / "file"), "Q004", place.folder / "file")
+
+
+@pytest.mark.parametrize(
+    ("notes", "told"),
+    [([(MARK, [])], "holds no entity"), ([(MARK, [(0, len(MARK), "Other")])], "will not be found: Other")],
+)
+def test_a_dev_corpus_that_tells_nothing(place: Place, notes: list, told: str) -> None:
+    result = run(*place.train("--paths.dev", place.docs("dev.spacy", notes), "--training.max_steps", 1))
+    assert result.exit_code == 0, result.output
+    assert told in " ".join(result.output.split())
+
+
+def test_a_section_that_nothing_reads(place: Place) -> None:
+    config = place.config(lambda config: config.update(qlorra={"memory_budget": "8GiB"}))
+    result = run(*place.train("--training.max_steps", 1, config=config))
+    assert "nothing reads the section [qlorra]" in " ".join(result.output.split())
 
 
 def test_train_over_something_else(place: Place) -> None:

@@ -139,3 +139,12 @@ def test_visualize_draws_the_most_varied_notes_and_what_differs(tmp_path: Path) 
     assert page.count("Symptom") == page.count("Disease") == 2
     assert "Nothing" not in page
     assert "&amp; chills" in page
+
+
+def test_visualize_has_errors_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "gold.spacy").write_bytes(b"no docs")
+    command = [sys.executable, SCRIPTS / "visualize.py", "none", tmp_path / "gold.spacy", tmp_path / "a.html"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: [Q500]")
+    assert done.stderr.count("\n") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import shlex
 import signal
 from collections.abc import Callable, Sequence
@@ -22,21 +23,25 @@ app = typer.Typer(
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Adds a function to the app; an error that the user can mend becomes one line on stderr and exit code 1."""
+    """Adds a function, `in_one_line`, to the app."""
+    return lambda function: app.command(name, **settings)(in_one_line(function))
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(function)
-        def run(*args: Any, **kwargs: Any) -> None:
-            try:
-                function(*args, **kwargs)
-            except QLoRAError as error:
-                fail(error)
-            except OSError as error:
-                fail(os_error(error))
 
-        return app.command(name, **settings)(run)
+def in_one_line(function: Callable[..., None]) -> Callable[..., None]:
+    """The function, as a command: an error that the user can mend becomes one line on stderr and exit code 1."""
 
-    return register
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        # In any other error, some versions of typer would print the values of all variables, and so texts.
+        os.environ["_TYPER_STANDARD_TRACEBACK"] = "1"
+        try:
+            function(*args, **kwargs)
+        except QLoRAError as error:
+            fail(error)
+        except OSError as error:
+            fail(os_error(error))
+
+    return run
 
 
 def read_overrides(context: typer.Context) -> dict[str, Any]:

@@ -23,12 +23,10 @@ def calibrate_cli(
     from spacy.training import Example
 
     from spacy_qlora.errors import InputError
-    from spacy_qlora.evaluation.data import read_docs
-    from spacy_qlora.evaluation.pipeline import load_pipeline
+    from spacy_qlora.evaluation.evaluate import load_task
     from spacy_qlora.training.calibrate import calibrate_pipeline
 
     if not model.is_dir():
         raise InputError("Q001", path=model, kind="pipeline folder")
-    nlp = load_pipeline(str(model))
-    examples = [Example(nlp.make_doc(gold.text), gold) for gold in read_docs(data, nlp.vocab)]
-    calibrate_pipeline(nlp, examples, model)
+    nlp, docs = load_task(str(model), data)
+    calibrate_pipeline(nlp, [Example(nlp.make_doc(gold.text), gold) for gold in docs], model)

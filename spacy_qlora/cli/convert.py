@@ -58,7 +58,7 @@ def convert_cli(
             "other neighbours; then train for as many times fewer epochs.",
         ),
     ] = 1,
-    format: Annotated[Format, typer.Option(help="Format of the inputs.")] = Format.AUTO,
+    format: Annotated[Format, typer.Option(help=f"Format of the inputs: {', '.join(Format)}.")] = Format.AUTO,
     lang: Annotated[str, typer.Option(help="Language of the tokenizer.")] = "en",
     tokenizer: Annotated[
         Tokenizer,

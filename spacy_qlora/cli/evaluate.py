@@ -25,7 +25,7 @@ def evaluate_cli(
     from spacy_qlora.evaluation.evaluate import evaluate
     from spacy_qlora.evaluation.report import print_scores, require_writable, write_scores
 
-    require_writable(output)
+    require_writable(output, data, train)
     scores = evaluate(model, data, train)
     print_scores(scores)
     write_scores(output, scores)

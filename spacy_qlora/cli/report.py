@@ -42,6 +42,6 @@ def report_cli(
     from spacy_qlora.evaluation.report import require_writable
     from spacy_qlora.report.build import Sources, build
 
-    require_writable(output)
+    require_writable(output, data, train, history)
     write_whole(output, build(Sources(model, data, train, history, search), text, limit))
     msg.good(f"Saved to {output}")

@@ -23,6 +23,7 @@ from spacy_qlora.errors import InputError
 
 ALL = "all"
 SPLITS = ("train", "dev", "test")
+REPORT = "report.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,7 @@ def convert(
 ) -> dict[str, Any]:
     """Checks annotated records, splits them where they are not split, and writes train.spacy, dev.spacy, test.spacy and
     report.json, all or none. A file that an earlier run left in `out` and this run has no records for is removed.
+    Files of another origin are never touched.
 
     sources (Mapping[str, str]): "all", one input to split; or "train", perhaps "dev" and "test", inputs that are split.
         Given no "dev", the share of dev is taken from "train" for it.
@@ -72,9 +74,10 @@ def convert(
     tell (Callable[[str], None]): Receives a line for each of the first records that broke a rule.
     RETURNS (dict[str, Any]): The content of report.json.
     RAISES (InputError): An input cannot be read or has no records left, a split would be empty, or the settings are
-        strict and a rule is broken. (OSError): Something cannot be written.
+        strict and a rule is broken, or a file of another origin is in the way. (OSError): Something cannot be written.
     """
     settings = settings or Settings()
+    _require_ours(out)
     nlp = make_nlp(settings.lang, fine=settings.fine)
     inputs: dict[str, Input] = {}
     for name in sorted(sources, key=[ALL, *SPLITS].index):
@@ -89,7 +92,7 @@ def convert(
         bar = tqdm(_texts(name, records, settings), desc=f"{name}.spacy", unit=" docs", delay=1)
         files[f"{name}.spacy"], counts[name] = pack(nlp, bar)
     report = _report(inputs, counts, settings)
-    files["report.json"] = f"{json.dumps(report, indent=2)}\n".encode()
+    files = {REPORT: f"{json.dumps(report, indent=2)}\n".encode(), **files}  # first: it tells whose the others are
     write_files(out, files, remove=[f"{name}.spacy" for name in SPLITS if name not in counts])
     return report
 
@@ -121,6 +124,18 @@ def _repeat(first: Record, record: Record, *, whole: bool) -> Rule:
     if whole:
         return Rule.REPEATED
     return Rule.DUPLICATE if first.mentions == record.mentions else Rule.CONFLICT
+
+
+def _require_ours(out: Path) -> None:
+    """Raises InputError where a file that would be replaced or removed is not from an earlier run."""
+    try:
+        if "mentions_out" in json.loads((out / REPORT).read_text(encoding="utf8")):
+            return
+    except (OSError, ValueError, TypeError):  # no such file, or another's
+        pass
+    for name in (REPORT, *(f"{split}.spacy" for split in SPLITS)):
+        if (out / name).exists():
+            raise InputError("Q004", path=out / name)
 
 
 def _require_records(read: Input) -> None:

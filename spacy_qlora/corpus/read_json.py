@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -60,7 +61,7 @@ def _row(place: Place, record: Any, *, has_bom: bool) -> Row:
         labels = record.get("labels") if isinstance(record, dict) else None
         tags = [item.get("entity") for item in labels if isinstance(item, dict)] if isinstance(labels, list) else []
         return Row(place, None, [], [tag for tag in tags if isinstance(tag, str)], rules=(*rules, fault))
-    labels, group = record["labels"], record.get("group")
+    labels, group = record["labels"], _group(record)
     return Row(
         place,
         record["text"],
@@ -77,7 +78,7 @@ def _fault(record: Any) -> Rule | None:
         return Rule.WRONG_TYPE
     if not record.keys() >= {"text", "labels"}:
         return Rule.MISSING_KEY
-    text, labels, group = record["text"], record["labels"], record.get("group")
+    text, labels, group = record["text"], record["labels"], _group(record)
     if not isinstance(text, str) or not isinstance(labels, list) or not isinstance(group, (str, int, type(None))):
         return Rule.WRONG_TYPE
     if not all(isinstance(item, dict) for item in labels):
@@ -87,3 +88,11 @@ def _fault(record: Any) -> Rule | None:
     if not all(isinstance(item["word"], str) and isinstance(item["entity"], str) for item in labels):
         return Rule.WRONG_TYPE
     return None
+
+
+def _group(record: dict[str, Any]) -> Any:
+    """A column of numbers with gaps, as pandas writes it, holds 17.0 and NaN for 17 and nothing."""
+    group = record.get("group")
+    if isinstance(group, float):
+        return None if math.isnan(group) else int(group) if group.is_integer() else group
+    return group

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -44,6 +45,16 @@ def require_place(path: Path, is_ours: Callable[[Path], bool]) -> None:
     """
     if path.exists() and not (path.is_dir() and (is_ours(path) or not any(path.iterdir()))):
         raise InputError("Q004", path=path)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder to write to, so that a wrong path is known before the work and not after it.
+
+    Raises OSError where it cannot be made or written to.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 @contextmanager

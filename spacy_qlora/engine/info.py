@@ -41,3 +41,7 @@ class BaseInfo:
 
     def to_folder(self, folder: Path) -> None:
         (folder / INFO).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf8")
+
+
+def is_base(folder: Path) -> bool:
+    return (folder / INFO).exists()

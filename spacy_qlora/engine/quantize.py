@@ -17,7 +17,7 @@ from transformers import MistralConfig, MistralModel
 
 from spacy_qlora.engine.base import CONFIG, PREFIX, TOKENIZER, WEIGHTS, fingerprint, read_config, shape_fields
 from spacy_qlora.engine.files import new_folder, save_tensors
-from spacy_qlora.engine.info import INFO, NF4, BaseInfo
+from spacy_qlora.engine.info import NF4, BaseInfo, is_base
 from spacy_qlora.engine.settings import LINEARS
 from spacy_qlora.errors import InputError
 
@@ -79,7 +79,7 @@ def save_base(
         "torch_dtype": "bfloat16",
         "quantization_config": QUANTIZATION_CONFIG,
     }
-    with new_folder(out, is_ours=lambda path: (path / INFO).exists()) as folder:
+    with new_folder(out, is_base) as folder:
         save_tensors(tensors, folder / WEIGHTS)
         (folder / TOKENIZER).write_text(tokenizer.to_str(), encoding="utf8")
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf8")

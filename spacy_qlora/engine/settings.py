@@ -72,7 +72,10 @@ class ClassifierSettings:
         """`bidirectional_from` on a base that has `layers`, "auto" as a number. Raises InputError as `depths` does."""
         depth, adapted = self.depths(layers, base)
         first = self.bidirectional_from
-        return max(depth // 2, depth - adapted) if isinstance(first, str) else first
+        if isinstance(first, str):
+            return max(depth // 2, depth - adapted)
+        require(first is None or first < depth, "bidirectional_from", first, f"below the {depth} layers that are kept")
+        return first
 
 
 @dataclass(frozen=True)

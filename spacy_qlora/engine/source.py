@@ -17,7 +17,8 @@ from transformers import AutoConfig
 
 from spacy_qlora.engine import embedded
 from spacy_qlora.engine.base import CONFIG, TOKENIZER, read_config
-from spacy_qlora.engine.info import INFO, BaseInfo
+from spacy_qlora.engine.files import make_folder, require_place
+from spacy_qlora.engine.info import INFO, BaseInfo, is_base
 from spacy_qlora.engine.memory import Shape
 from spacy_qlora.engine.quantize import save_base
 from spacy_qlora.engine.tokenizer import make_tokenizer
@@ -32,8 +33,10 @@ def make_base(name: str, out: Path, revision: str | None = None) -> BaseInfo:
 
     name: "smollm2-135m", a local folder, or a hub id such as "mistralai/Mistral-7B-v0.3".
     revision: Branch, tag or commit on the hub.
-    Raises InputError or RunError where it cannot be had or is no Mistral.
+    Raises InputError or RunError where it cannot be had or is no Mistral, and OSError where `out` cannot be written.
     """
+    require_place(out, is_base)
+    make_folder(out.absolute().parent)
     if name == embedded.NAME:
         with embedded.downloaded_gguf() as path:
             model, tokenizer = embedded.read_model(path), embedded.read_tokenizer(path)
@@ -94,6 +97,7 @@ def find_config(setting: str) -> Path:
     folder = Path(os.environ.get("SPACY_QLORA_BASE") or setting)
     if (folder / CONFIG).exists():
         return folder / CONFIG
+    _require_no_gap(folder)
     if setting == embedded.NAME:
         return find_base(setting, None, None) / CONFIG
     with hub_errors(setting):
@@ -194,6 +198,8 @@ def find_base(setting: str, carried: Path | None, trained_on: BaseInfo | None) -
     name, revision = setting, None
     if trained_on is not None and not wanted.exists():
         name, revision = trained_on.id, trained_on.revision or None
+    else:
+        _require_no_gap(wanted)
     cached = _cached(name, "main")
     if wanted.is_dir():
         cached = _cached(str(wanted.resolve()), _changed(wanted))
@@ -202,6 +208,12 @@ def find_base(setting: str, carried: Path | None, trained_on: BaseInfo | None) -
     if not (cached / INFO).exists():
         make_base(name, cached, revision)
     return cached
+
+
+def _require_no_gap(path: Path) -> None:
+    """Raises InputError where a path leads into a folder that is there and to nothing in it: no hub id looks so."""
+    if not path.exists() and path.parent != Path() and path.parent.is_dir():
+        raise InputError("Q001", path=path, kind=f"base; 'python -m spacy qlora base NAME {path}' makes one")
 
 
 def _cached(name: str, version: str) -> Path:

@@ -10,7 +10,8 @@ from typing import Any
 
 from wasabi import msg
 
-from spacy_qlora.engine.files import write_whole
+from spacy_qlora.engine.files import make_folder, write_whole
+from spacy_qlora.errors import InputError
 
 HEADER = ("", "P", "R", "F", "Support")
 
@@ -39,16 +40,17 @@ def _print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
     msg.table(data, header=HEADER, title=title, divider=True, aligns=("l", "r", "r", "r", "r"))
 
 
-def require_writable(path: Path) -> None:
+def require_writable(path: Path, *inputs: Path | None) -> None:
     """Makes the folder of a file to come, so that a wrong path is known before the work and not after it.
 
-    RAISES (OSError): The path is a folder, or its folder cannot be made or written to.
+    inputs (Path | None): Files that it must not take the place of.
+    RAISES (InputError): It is one of them. (OSError): The path is a folder, or its folder cannot be made or written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    if any(given and given.exists() and path.exists() and path.samefile(given) for given in inputs):
+        raise InputError("Q004", path=path)
 
 
 def write_scores(path: Path, scores: dict[str, Any]) -> None:

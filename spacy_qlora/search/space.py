@@ -90,7 +90,7 @@ def read_space(path: Path) -> dict[str, Any]:
     parser = ConfigParser(interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # or names become lower case
     try:
-        parser.read_string(path.read_text(encoding="utf8"))
+        parser.read_string(path.read_text(encoding="utf-8-sig"))
     except (ConfigError, UnicodeDecodeError) as error:
         raise InputError("Q602", path=path, problem="no sections with keys and values") from error
     names = [(section, key) for section in parser.sections() for key in parser[section]]

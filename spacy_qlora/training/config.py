@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable
 from configparser import ParsingError
 from dataclasses import dataclass
@@ -12,16 +13,20 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from spacy import util
 from spacy.language import Language
-from spacy.schemas import ConfigSchemaTraining
+from spacy.schemas import ConfigSchemaInit, ConfigSchemaNlp, ConfigSchemaTraining
 from spacy.training import Example
 from spacy.util import registry
 from thinc.api import Config
+from wasabi import msg
 
 from spacy_qlora.engine.loop import Schedule
 from spacy_qlora.engine.settings import LoopSettings
 from spacy_qlora.errors import InputError
 from spacy_qlora.optimizer import AdamW
 
+SCHEMAS = {"training": ConfigSchemaTraining, "nlp": ConfigSchemaNlp, "initialize": ConfigSchemaInit}
+SECTIONS = {*SCHEMAS, "paths", "system", "components", "corpora", "pretraining", "qlora"}
+BOM_FOUND = "line 1: a byte order mark before it; save the file as UTF-8 without one"
 CorpusReader = Callable[[Language], Iterable[Example]]
 
 
@@ -45,9 +50,13 @@ def load_config(path: Path, overrides: dict[str, Any]) -> Config:
     except OSError as error:
         raise InputError("Q001", path=path, kind="config file") from error
     except Exception as error:  # configparser, confection and srsly each raise their own
-        raise InputError("Q401", path=path, problem=problem(error)) from error
+        what = BOM_FOUND if path.read_bytes().startswith(BOM_UTF8) else problem(error)
+        raise InputError("Q401", path=path, problem=what) from error
     # spaCy leaves out a misspelled one without a word when it fills the config.
-    check_keys(path, "training", config.get("training", {}), ConfigSchemaTraining.__annotations__)
+    for section, schema in SCHEMAS.items():
+        check_keys(path, section, config.get(section, {}), schema.__annotations__)
+    if unknown := [name for name in config if name not in SECTIONS and f"${{{name}." not in config.to_str()]:
+        msg.warn(f"{path}: nothing reads the section [{unknown[0]}]. Check its name.")
     return config
 
 

@@ -76,6 +76,7 @@ def draw(columns: dict[str, tuple[Job, int]]) -> str:
     items.append(("room that no block fits", [job.total() - sum(job.items().values()) for job in jobs]))
     costs = [(name, *map(_mib, sizes)) for name, sizes in items]
     ways = [
+        ("device", *(job.device for job in jobs)),
         ("pieces a micro-batch", *(f"{job.pieces:,}" for job in jobs)),
         ("micro-batches a step", *(f"{accumulate:,}" for _, accumulate in columns.values())),
         ("layers checkpointed", *(f"{job.checkpointed} of {job.adapted}" for job in jobs)),

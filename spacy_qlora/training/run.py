@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from wasabi import msg
 
 from spacy_qlora.component import QLoRANER
-from spacy_qlora.engine.files import require_place
+from spacy_qlora.engine.files import make_folder, require_place
 from spacy_qlora.engine.loop import Hooks, Loop, Progress
 from spacy_qlora.engine.memory import peak_memory
 from spacy_qlora.engine.prefix import with_states
@@ -46,6 +46,9 @@ def train(path: Path, config: Config, output: Path, resume: bool = False) -> Pro
     """
     for name in (BEST, LAST):
         require_place(output / name, is_ours=is_pipeline)
+    make_folder(output)
+    if (output / STATE).exists():
+        make_folder(output / STATE)
     run = prepare(path, config)
     nlp, ner, loop = run.nlp, run.ner, run.make_loop(output / STATE)
     if resume and not loop.resume():
@@ -99,27 +102,51 @@ def prepare(path: Path, config: Config) -> Run:
     windows = ner.training_windows(read_corpus(path, "train", resolved.train, nlp))
     if not windows:
         raise InputError("Q409", path=path, split="train")
-    if next(read_corpus(path, "dev", resolved.dev, nlp), None) is None:
-        raise InputError("Q409", path=path, split="dev")
+    check_dev(path, ner, read_corpus(path, "dev", resolved.dev, nlp))
     return Run(nlp, ner, resolved, windows)
+
+
+def check_dev(path: Path, ner: QLoRANER, examples: Iterable[Example]) -> None:
+    """Warns where scores cannot tell which pipeline is the best. Raises InputError where there are no documents."""
+    docs = [example.reference for example in examples]
+    if not docs:
+        raise InputError("Q409", path=path, split="dev")
+    labels = {ent.label_ for doc in docs for ent in doc.ents}
+    if not labels:
+        msg.warn("The dev corpus holds no entity: all scores will be 0, and model-best what is evaluated first.")
+    if unknown := ", ".join(sorted(labels - set(ner.labels))):
+        msg.warn(f"The dev corpus has labels that the train corpus lacks, and that will not be found: {unknown}.")
 
 
 def make_pipeline(path: Path, config: Config) -> Language:
     """The initialised pipeline. Raises InputError where the config or its corpora are wrong."""
     try:
+        require_docbins(config.interpolate().get("corpora", {}))
         return init_nlp(config)
     except QLoRAError:
         raise
     except FileNotFoundError as error:
         raise InputError("Q411", path=error.filename or path, reason="no such file") from error
+    except OSError:
+        raise
     except Exception as error:  # spaCy raises many kinds
         if str(error) == Errors.E1014:
             raise damaged(path, "train") from error
+        if str(error).startswith("[E088]"):
+            raise InputError("Q417", path=path, split="train") from error
         raise InputError("Q401", path=path, problem=problem(error)) from error
 
 
+def require_docbins(corpora: Mapping[str, Any]) -> None:
+    """Raises InputError where spaCy's reader is to read a file that is none of its own: it would find nothing in it."""
+    for corpus in corpora.values():
+        file = Path(corpus.get("path") or "") if corpus.get("@readers") == "spacy.Corpus.v1" else Path()
+        if file.is_file() and file.suffix != ".spacy":
+            raise InputError("Q411", path=file, reason="no .spacy file")
+
+
 def read_corpus(path: Path, split: str, corpus: CorpusReader, nlp: Language) -> Iterator[Example]:
-    """Raises InputError where a file of the corpus is missing or damaged."""
+    """Raises InputError where a file of the corpus is missing or damaged, or a text is longer than spaCy allows."""
     try:
         yield from corpus(nlp)
     except FileNotFoundError as error:
@@ -127,6 +154,8 @@ def read_corpus(path: Path, split: str, corpus: CorpusReader, nlp: Language) -> 
     except OSError:
         raise
     except Exception as error:  # msgpack, zlib and NumPy each raise their own
+        if str(error).startswith("[E088]"):
+            raise InputError("Q417", path=path, split=split) from error
         raise damaged(path, split) from error
 
 

@@ -338,3 +338,29 @@ def test_wrong_usage(arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert "Traceback" not in result.output
+
+
+# What is not its own
+
+
+@pytest.mark.parametrize("name", ["report.json", "test.spacy"])
+@pytest.mark.parametrize("content", ["{}", "mine", "1"])
+def test_files_of_another_origin_are_left_alone(tmp_path: Path, name: str, content: str) -> None:
+    source = write(tmp_path / "a.jsonl", notes(20))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text(content)
+    result = run("--train", source, tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"[Q004] {tmp_path / 'out' / name}" in result.stderr
+    assert names(tmp_path / "out") == [name]
+    assert (tmp_path / "out" / name).read_text() == content
+
+
+def test_groups_may_be_numbers_of_a_table_with_gaps(tmp_path: Path) -> None:
+    groups = [float(i // 4) if i < 12 else float("nan") for i in range(16)]
+    source = write(tmp_path / "a.jsonl", [note | {"group": groups[i]} for i, note in enumerate(notes(16))])
+    result = run(source, tmp_path / "out", "--split", "0.5,0.25,0.25")
+    assert result.exit_code == 0, result.output
+    assert report(tmp_path / "out")["inputs"]["all"]["records_out"] == 16
+    splits = [{int(doc[1].text) // 4 for doc in read(tmp_path / "out", split)} for split in ("train", "dev", "test")]
+    assert not any(one & other & {0, 1, 2} for one in splits for other in splits if one is not other)

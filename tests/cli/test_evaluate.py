@@ -261,3 +261,11 @@ def test_a_full_disk_leaves_the_old_scores(ruler, data, tmp_path):
 
 def test_the_output_is_required(ruler, data):
     assert run(ruler, data).exit_code == 2
+
+
+def test_the_gold_is_not_overwritten(ruler, data):
+    before = data.read_bytes()
+    result = run(ruler, data, "--output", data)
+    assert result.exit_code == 1
+    assert "[Q004]" in result.stderr
+    assert data.read_bytes() == before

@@ -45,6 +45,7 @@ def test_the_7b_config_fits_8_gib(mistral: Path) -> None:
     assert found["weights in 4 bits"] == ["3,328 MiB"] * 2
     assert all(int(cell.split()[0].replace(",", "")) <= 8192 for cell in found["total"])
     assert found["layers checkpointed"][0] == "32 of 32"
+    assert found["device"] == ["cuda", "cuda"]
 
 
 def test_without_a_budget(base: Path) -> None:
