@@ -21,6 +21,7 @@ from spacy.tokens import Doc
 from spacy_qlora.cli.app import in_one_line
 from spacy_qlora.evaluation.data import read_docs
 from spacy_qlora.evaluation.pipeline import load_pipeline
+from spacy_qlora.evaluation.report import require_writable
 
 # A colour for the terminal and one for the page.
 PALETTE = [
@@ -40,12 +41,12 @@ def main(
     notes: Annotated[int, typer.Option(help="How many notes to draw.", min=1)] = 5,
 ) -> None:
     """Draw notes with their predicted entities, and with the annotated ones where these differ."""
+    require_writable(out, data)
     nlp = load_pipeline(model)
     gold = most_varied(read_docs(data, nlp.vocab), notes)
     docs = list(side_by_side(nlp, gold))
     labels = sorted({ent.label_ for doc in docs for ent in doc.ents})
     colors = {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(labels)}
-    out.parent.mkdir(parents=True, exist_ok=True)
     options = {"colors": {label: page for label, (_, page) in colors.items()}}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"\[W006\]")  # a note without predicted entities is worth seeing too

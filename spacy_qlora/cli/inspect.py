@@ -44,7 +44,7 @@ def inspect_cli(
     if plot and plot.suffix.lower() not in SUFFIXES:
         raise typer.BadParameter(f"--plot takes a file that ends in one of {', '.join(SUFFIXES)}")
     for path in filter(None, (output, plot)):
-        require_writable(path)
+        require_writable(path, config)
     report = inspect(base, floats, (config, load_config(config, {})) if config else None)
     print_report(report)
     if output:

@@ -168,7 +168,8 @@ def _report(inputs: Mapping[str, Input], counts: Mapping[str, Any], settings: Se
     return {
         "mentions_in": sum(log.mentions_in for log in logs),
         "mentions_out": sum(
-            split["mentions"] // (settings.views if name == "train" else 1) for name, split in counts.items()
+            split["mentions"] // (settings.views if name == "train" and settings.join else 1)
+            for name, split in counts.items()
         ),
         "lang": settings.lang,
         "tokenizer": "fine" if settings.fine else "spacy",

@@ -15,6 +15,7 @@ from spacy.training import Example
 from spacy.util import minibatch
 from tqdm import tqdm
 
+from spacy_qlora.evaluation.mentions import scored_tokens
 from spacy_qlora.text.spans import span_probabilities
 
 if TYPE_CHECKING:
@@ -90,13 +91,17 @@ def best_threshold(scores: NDArray[np.floating], right: NDArray[np.bool_], gold:
 
 
 def collect(ner: QLoRANER, examples: Iterable[Example]) -> list[Found]:
-    """Runs the component over the raw docs. RETURNS: One for each doc."""
+    """Runs the component over the raw docs.
+
+    RETURNS: One for each doc. Entities where the gold has no annotation, which may be right or not, are left out.
+    """
     found, number = [], {label: i for i, label in enumerate(ner.labels)}
     for batch in minibatch(tqdm(examples, desc="Calibrating", unit=" docs", leave=False), 256):
         docs = [example.predicted for example in batch]
         for example, doc, scores in zip(batch, docs, ner.model.scores(docs), strict=True):
             gold = {(ent.start_char, ent.end_char, ent.label_) for ent in example.reference.ents}
             spans = ner.model.bio.spans(ner.model.bio.decode(scores))
+            spans = [span for span in spans if scored_tokens(example, *span[:2])]
             places = [(doc[start].idx, doc[end - 1].idx + len(doc[end - 1]), label) for start, end, label in spans]
             numbered = [(start, end, number[label]) for start, end, label in spans]
             found.append(Found(scores, numbered, np.array([place in gold for place in places], dtype=bool), len(gold)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from spacy.tokens import Span
@@ -33,21 +32,18 @@ def scored_mentions(example: Example) -> tuple[set[Mention], list[Mention]]:
 
 def scored_entities(example: Example) -> tuple[list[Placed], list[Placed]]:
     """What `scored_mentions` gives, each with the entity that it is of."""
-    gold = example.reference
-    if not gold.has_annotation("ENT_IOB"):
-        return [], []
+    placed = ((ent, scored_tokens(example, ent.start, ent.end)) for ent in example.predicted.ents)
     return (
-        [(Mention(ent.label_, ent.start, ent.end), ent) for ent in gold.ents],
-        [
-            (mention, ent)
-            for mention, ent in _on_gold_tokens(example)
-            if all(t.ent_iob for t in gold[mention.start : mention.end])
-        ],
+        [(Mention(ent.label_, ent.start, ent.end), ent) for ent in example.reference.ents],
+        [(Mention(ent.label_, tokens.start, tokens.end), ent) for ent, tokens in placed if tokens],
     )
 
 
-def _on_gold_tokens(example: Example) -> Iterator[Placed]:
-    for ent in example.predicted.ents:
-        tokens = example.alignment.x2y[ent.start : ent.end]
-        if len(tokens):
-            yield Mention(ent.label_, int(tokens[0]), int(tokens[-1]) + 1), ent
+def scored_tokens(example: Example, start: int, end: int) -> Span | None:
+    """The gold tokens that the predicted ones from start to end - 1 touch; None where there are none, or one of them
+    has no annotation."""
+    touched = example.alignment.x2y[start:end]
+    if not len(touched):
+        return None
+    tokens = example.reference[int(touched[0]) : int(touched[-1]) + 1]
+    return tokens if all(token.ent_iob for token in tokens) else None

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from spacy_qlora import saved
 from spacy_qlora.engine.files import new_folder, require_place
 from spacy_qlora.errors import InputError, QLoRAError
-from spacy_qlora.hub.contents import META, PATTERNS, Contents, list_files
+from spacy_qlora.hub.contents import PATTERNS, Contents, list_files
 from spacy_qlora.hub.errors import repository_errors
 
 
@@ -35,4 +34,9 @@ def pull(repo: str, out: Path, revision: str | None = None) -> Contents:
 
 
 def is_ours(path: Path) -> bool:
-    return (path / META).exists() or (path / saved.HEAD).exists()
+    """Whether all that lies there belongs to a pipeline or an adapter."""
+    try:
+        known = set(list_files(path))
+    except InputError:
+        return False
+    return all(file.relative_to(path).as_posix() in known for file in path.rglob("*") if file.is_file())

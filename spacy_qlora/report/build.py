@@ -25,10 +25,10 @@ from spacy_qlora.report.facts import run_facts, training_facts
 from spacy_qlora.report.probabilities import probabilities
 from spacy_qlora.report.search import read_search
 from spacy_qlora.report.tables import confusion, error_counts, length_rows, score_rows, seen_rows
+from spacy_qlora.text.ents import REPORTED
 from spacy_qlora.training.history import FILE, Evaluation, read_history
 
 HERE = Path(__file__).parent
-SPANS_KEY = "qlora_report"
 ALL = "All types"
 
 
@@ -101,9 +101,9 @@ def find_history(sources: Sources) -> list[Evaluation]:
 
 def tell_probabilities(nlp: Language) -> None:
     """Makes each qlora_ner leave its probabilities on the docs."""
-    for _, pipe in nlp.pipeline:
+    for name, pipe in nlp.pipeline:
         if isinstance(pipe, QLoRANER) and pipe.settings.spans_key is None:
-            pipe.model.settings = replace(pipe.settings, spans_key=SPANS_KEY)
+            pipe.model.settings = replace(pipe.settings, spans_key=f"{REPORTED}{name}")
 
 
 def score_tables(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 DIGITS = 3  # of a number that was drawn from a range
@@ -19,10 +20,8 @@ def settings(trial: FrozenTrial | Trial) -> dict[str, Any]:
     """What a trial trains with, by dotted names."""
     if is_own(trial):
         return dict(trial.params)
-    return {
-        name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
-        for name, value in trial.params.items()
-    }
+    drawn = {name for name, each in trial.distributions.items() if isinstance(each, FloatDistribution)}
+    return {name: float(f"{value:.{DIGITS}g}") if name in drawn else value for name, value in trial.params.items()}
 
 
 def row(trial: FrozenTrial) -> dict[str, Any]:

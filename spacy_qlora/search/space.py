@@ -124,8 +124,8 @@ def distribution(source: str, name: str, values: Any, own: Any) -> BaseDistribut
     if isinstance(values, dict) and {"low", "high"} <= set(values) <= {"low", "high", "log"}:
         low, high, log = values["low"], values["high"], values.get("log") is True
         if all(map(_is_number, (low, high, own))) and low <= high and (min(low, own) > 0 or not log):
+            whole = all(isinstance(value, int) for value in (low, high, own))
             low, high = min(low, own), max(high, own)
-            whole = isinstance(low, int) and isinstance(high, int)
             return IntDistribution(low, high, log) if whole else FloatDistribution(low, high, log)
     rule = 'choices such as [4, 8, null], or for numbers a range such as {"low": 1e-5, "high": 1e-3, "log": true}'
     raise InputError("Q602", path=source, problem=f"{name} has to be {rule}")

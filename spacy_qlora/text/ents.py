@@ -9,6 +9,8 @@ from spacy.tokens import Doc, Span, SpanGroup
 
 from spacy_qlora.text.spans import ScoredSpan
 
+REPORTED = "qlora_report:"  # begins the keys of groups that are there for a report, and change nothing
+
 
 def set_ents(doc: Doc, found: Sequence[ScoredSpan], earlier: str, threshold: float, spans_key: str | None) -> None:
     """Sets doc.ents, and doc.spans[spans_key] if there is a key: all that was found, with `attrs["scores"]`.
@@ -21,7 +23,7 @@ def set_ents(doc: Doc, found: Sequence[ScoredSpan], earlier: str, threshold: flo
     theirs = [] if earlier == "overwrite" else list(doc.ents)
     chosen = [(score, span) for score, span in ours if score >= threshold]
     if earlier == "merge":
-        known = scores_of(doc)
+        known = scores_of(doc, but_for=REPORTED)
         earlier_scored = [(known.get((ent.start, ent.end, ent.label), 1.0), ent) for ent in theirs]
         ranked = sorted([*earlier_scored, *chosen], key=lambda pair: -pair[0])
         doc.ents = without_overlap(span for _, span in ranked)
@@ -45,10 +47,15 @@ def without_overlap(ranked: Iterable[Span]) -> list[Span]:
     return sorted(kept, key=lambda span: span.start)
 
 
-def scores_of(doc: Doc) -> dict[tuple[int, int, int], float]:
-    """The scores that the span groups of a doc give, by start, end and label; of several the first one's."""
+def scores_of(doc: Doc, but_for: str = " ") -> dict[tuple[int, int, int], float]:
+    """The scores that the span groups of a doc give, by start, end and label; of several the first one's.
+
+    but_for: Begins the keys of groups that are left out.
+    """
     scores: dict[tuple[int, int, int], float] = {}
-    for group in doc.spans.values():
+    for key, group in doc.spans.items():
+        if key.startswith(but_for):
+            continue
         for span, score in zip(group, group.attrs.get("scores", ()), strict=False):
             scores.setdefault((span.start, span.end, span.label), float(score))
     return scores

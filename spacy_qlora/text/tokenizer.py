@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 
 from spacy.language import Language
 from spacy.tokenizer import Tokenizer
 from spacy.util import registry
 
-# One punctuation mark or symbol; combining accents stay with their letter.
-MARK = r"(?:[^\w\s\u0300-\u036f]|_)"
+# Accents and vowel signs of any script (of the basic plane), which stay with their letter.
+COMBINING = "".join(letter for letter in map(chr, range(0x10000)) if unicodedata.category(letter)[0] == "M")
+# One punctuation mark or symbol.
+MARK = rf"(?:[^\w\s{COMBINING}]|_)"
 # The same inside a word, where "0.5" and "1,000" stay whole.
-INNER_MARK = r"(?:[^\w\s\u0300-\u036f.,]|_|(?<!\d)[.,]|[.,](?!\d))"
+INNER_MARK = rf"(?:[^\w\s{COMBINING}.,]|_|(?<!\d)[.,]|[.,](?!\d))"
 # Abbreviations and contractions of the language ("Dr.", "e.g.", "can't"); no emoticons, no single letter with a dot.
 ABBREVIATION = re.compile(r"[^\W\d_]+[.'\u2019]?[^\W\d_]+(?:[.'\u2019][^\W\d_]*)*")
 

@@ -31,7 +31,7 @@ def calibrate_pipeline(nlp: Language, examples: Iterable[Example], path: Path) -
             ner.model.temperature, ner.model.threshold = found.temperature, found.threshold
             scores, performance = nlp.evaluate(examples), nlp.meta.setdefault("performance", {})
             performance.update((key, scores[key]) for key in performance.keys() & scores.keys())
-            save_pipeline(nlp, path)
+            save_pipeline(nlp, path, keep=True)
             errors = f"calibration error {found.before:.4f} before, {found.after:.4f} after"
             msg.good(f"{name}: temperature {found.temperature}, {errors}, on {found.entities} entities found")
             msg.good(f"{name}: threshold {found.threshold:g}, F1 {scores['ents_f']:.4f}")

@@ -72,6 +72,17 @@ def test_entities_are_right_where_the_gold_has_just_them(trained: Path, corpus: 
     assert ((probabilities(found, 1.0) > 0.5) & (probabilities(found, 1.0) <= 1)).all()
 
 
+def test_what_has_no_annotation_tells_nothing(trained: Path, corpus: Path) -> None:
+    nlp = spacy.load(trained)
+    docs = list(DocBin().from_disk(corpus / "train.spacy").get_docs(nlp.vocab))
+    docs[0].set_ents([], missing=[docs[0][:]])  # as where a doc was never read by an annotator
+    docs[2].set_ents([docs[2].ents[0]], missing=[docs[2][1:]])
+    examples = [spacy.training.Example(nlp.make_doc(doc.text), doc) for doc in docs]
+    found = collect(nlp.get_pipe("qlora_ner"), examples)  # type: ignore[arg-type]
+    assert [len(each.spans) for each in found] == [0, 1, 1, 0, 3, 1]
+    assert all(each.right.all() for each in found)
+
+
 def test_command(trained: Path, corpus: Path, tmp_path: Path) -> None:
     spacy.load(trained).to_disk(tmp_path / "pipeline")
     arguments = ["qlora", "calibrate", str(tmp_path / "pipeline"), str(corpus / "dev.spacy")]

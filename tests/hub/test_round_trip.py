@@ -110,6 +110,16 @@ def test_a_push_replaces_the_last_one_and_nothing_else(online: Hub, pipeline: Pa
     assert contents(tmp_path / "out") == contents(pipeline), "over what an earlier pull wrote"
 
 
+def test_a_pull_replaces_nothing_of_another_origin(online: Hub, pipeline: Path, tmp_path: Path) -> None:
+    run("push", pipeline, REPO)
+    assert run("pull", REPO, tmp_path / "out").exit_code == 0
+    (tmp_path / "out" / "thesis.txt").write_text("")
+    result = run("pull", REPO, tmp_path / "out")
+    assert result.exit_code == 1
+    assert "[Q004]" in result.stderr
+    assert (tmp_path / "out" / "thesis.txt").exists()
+
+
 def test_other_components_and_a_carried_base_go_along(online: Hub, pipeline: Path, tmp_path: Path) -> None:
     nlp = spacy.load(pipeline, config={"components.qlora_ner.carry_base": True})
     nlp.add_pipe("sentencizer")

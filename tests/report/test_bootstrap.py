@@ -47,6 +47,12 @@ def test_the_same_each_time_and_around_the_value() -> None:
     assert ((low < value) & (value < high)).all()
 
 
+def test_draws_without_a_rare_type_say_nothing_of_it() -> None:
+    counts = np.zeros((500, 1, 3), dtype=int)
+    counts[7, 0, 0] = 2  # right both times, in one record
+    assert (intervals(counts) == 1).all()
+
+
 def test_nothing_to_score() -> None:
     assert intervals(np.zeros((3, 0, 3), dtype=int)).shape == (2, 0, 3)
     assert (intervals(np.zeros((3, 1, 3), dtype=int)) == 0).all()

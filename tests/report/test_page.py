@@ -9,11 +9,14 @@ import pytest
 import spacy
 from click.testing import Result
 from spacy.cli._util import app
+from spacy.tokens import SpanGroup
 from typer.testing import CliRunner
 
 import spacy_qlora.cli  # noqa: F401
 from spacy_qlora.evaluation.evaluate import evaluate
-from spacy_qlora.report.build import Sources, build, find_history
+from spacy_qlora.report.build import Sources, build, find_history, tell_probabilities
+from spacy_qlora.text.ents import REPORTED, set_ents
+from spacy_qlora.text.spans import ScoredSpan
 from tests.report.conftest import MARK, NOTES, Notes, save_docs
 
 
@@ -126,6 +129,22 @@ def test_a_trained_pipeline_and_no_error(trained: Path, corpus: Path) -> None:
     assert 'id="filter"' not in page
     assert "There is no <code>history.jsonl</code>" in page
     assert "qlora_ner: base" in page
+
+
+def test_a_report_does_not_change_what_is_found(trained: Path) -> None:
+    """Probabilities that only the report asked for do not rank the first component's entities in the second."""
+    nlp = spacy.load(trained)
+    nlp.add_pipe("qlora_ner", name="second", source=spacy.load(trained))
+    tell_probabilities(nlp)
+    doc = nlp("Aspirin 81 mg daily for coronary artery disease.")
+    assert list(doc.spans) == [f"{REPORTED}qlora_ner", f"{REPORTED}second"]
+    doc.spans[f"{REPORTED}first"] = SpanGroup(doc, spans=list(doc.ents), attrs={"scores": [0.1, 0.1]})
+    surer = [ScoredSpan(0, 3, "Drug", 0.5)]
+    set_ents(doc, surer, earlier="merge", threshold=0.0, spans_key=None)
+    assert [ent.text for ent in doc.ents] == ["Aspirin", "coronary artery disease"]
+    doc.spans["first"] = doc.spans[f"{REPORTED}first"]
+    set_ents(doc, surer, earlier="merge", threshold=0.0, spans_key=None)
+    assert [ent.text for ent in doc.ents] == ["Aspirin 81 mg", "coronary artery disease"]
 
 
 @pytest.mark.parametrize("notes", [[("All is well.", [])], [("All is well.", []), ("took heparin", [(5, 12, "Drug")])]])

@@ -88,6 +88,7 @@ def test_a_file(tmp_path: Path, corpus: Path, base: Path) -> None:
         (["cosine"], "linear", CategoricalDistribution(["cosine", "linear"])),
         ({"low": 1, "high": 4}, 9, IntDistribution(1, 9)),
         ({"low": 0.0, "high": 0.3}, 0.1, FloatDistribution(0.0, 0.3)),
+        ({"low": 0, "high": 1}, 0.05, FloatDistribution(0.0, 1.0)),
         ({"low": 8, "high": 64, "log": True}, 4, IntDistribution(4, 64, log=True)),
     ],
 )

@@ -42,7 +42,9 @@ def test_splits_at_every_mark(text: str, expected: list[str]) -> None:
     assert tokens(text) == expected
 
 
-@pytest.mark.parametrize("text", ["0.5", "1,000", "1,000.25", "0.5mg", "Dr.", "e.g.", "a.m.", "cafe\u0301", "Zürich"])
+@pytest.mark.parametrize(
+    "text", ["0.5", "1,000", "1,000.25", "0.5mg", "Dr.", "e.g.", "a.m.", "cafe\u0301", "Zürich", "हिन्दी", "שָׁלוֹם"]
+)
 def test_keeps_numbers_abbreviations_and_accents_whole(text: str) -> None:
     assert tokens(text) == [text]
 

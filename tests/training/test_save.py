@@ -25,6 +25,21 @@ def test_an_old_pipeline_is_replaced(trained: Path, tmp_path: Path) -> None:
     assert "ZQXPATIENT" in nlp.vocab.strings, "the pipeline in memory is left as it is"
 
 
+def test_texts_are_left_out_of_two_components_as_well(trained: Path, tmp_path: Path) -> None:
+    nlp = spacy.load(trained)
+    nlp.add_pipe("qlora_ner", name="second", source=spacy.load(trained))
+    nlp("ZQXPATIENT has asthma.")
+    save_pipeline(nlp, tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "vocab" / "strings.json").read_text()) == ["Disease", "Drug", "Symptom"]
+
+
+def test_what_else_stands_there_can_stay(trained: Path, tmp_path: Path) -> None:
+    save_pipeline(spacy.load(trained), tmp_path / "model")
+    (tmp_path / "model" / "LICENSE").write_text("MIT")
+    save_pipeline(spacy.load(trained), tmp_path / "model", keep=True)
+    assert (tmp_path / "model" / "LICENSE").read_text() == "MIT"
+
+
 def test_labels_of_other_components_are_kept(trained: Path, tmp_path: Path) -> None:
     nlp = spacy.load(trained)
     nlp.add_pipe("entity_ruler").add_patterns([{"label": "Dose", "pattern": "81 mg"}])  # type: ignore[attr-defined]
