@@ -47,10 +47,10 @@ def without_overlap(ranked: Iterable[Span]) -> list[Span]:
     return sorted(kept, key=lambda span: span.start)
 
 
-def scores_of(doc: Doc, but_for: str = " ") -> dict[tuple[int, int, int], float]:
+def scores_of(doc: Doc, but_for: str | tuple[str, ...] = ()) -> dict[tuple[int, int, int], float]:
     """The scores that the span groups of a doc give, by start, end and label; of several the first one's.
 
-    but_for: Begins the keys of groups that are left out.
+    but_for: What the keys of groups that are left out begin with.
     """
     scores: dict[tuple[int, int, int], float] = {}
     for key, group in doc.spans.items():
