@@ -244,7 +244,7 @@ CONFIGS: dict[str, Case] = {
     "no layers": component("layers", 0),
     "too many layers": component("layers", 99),
     "attention from layer -1": component("bidirectional_from", -1),
-    "attention from a layer above the last": component("bidirectional_from", 3),
+    "attention from a layer above the last": component("bidirectional_from", 4),
     "float16": component("compute_dtype", "float16"),
     "a window of 2 pieces": component("max_pieces", 2),
     "batches of no piece": component("batch_pieces", 0),

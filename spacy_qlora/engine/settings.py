@@ -74,7 +74,8 @@ class ClassifierSettings:
         first = self.bidirectional_from
         if isinstance(first, str):
             return max(depth // 2, depth - adapted)
-        require(first is None or first < depth, "bidirectional_from", first, f"below the {depth} layers that are kept")
+        allowed = first is None or first <= depth
+        require(allowed, "bidirectional_from", first, f"at most the {depth} layers that are kept")
         return first
 
 
