@@ -18,6 +18,7 @@ from spacy_qlora.engine.functions import can_compile, compiled
 from spacy_qlora.engine.memory import Job, Shape, is_out_of_memory, peak_memory
 from spacy_qlora.engine.optimizer import AdapterOptimizer
 from spacy_qlora.engine.plan import fit, read_size
+from spacy_qlora.engine.prefix import mapped
 from spacy_qlora.engine.settings import LoopSettings, OptimizerSettings
 from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import RunError
@@ -107,9 +108,6 @@ class Loop:
             self.job, accumulate = fit(self.job, self.settings.accumulate, self.budget)
             self.settings = replace(self.settings, batch_pieces=self.job.pieces, accumulate=accumulate)
             self.classifier.base.keep_resident(self.job.resident)
-        # A CPU's peak counts the pages of cached states that were read, which the system takes back when it must.
-        states = [window.states for window in self.windows if window.states is not None]
-        self.mapped = sum(each.nbytes for each in states) if self.classifier.device.type == "cpu" else 0
         self.classifier.checkpointed = self.job.checkpointed
         self.compiles = self.settings.compile and can_compile(self.classifier.device)
         self.total_steps = self._total_steps()
@@ -214,7 +212,8 @@ class Loop:
                     raise RunError("Q415", step=progress.step) from error
             self._back_off()  # after the handler: the error keeps the tensors of the failed attempt
         self.optimizer.step(words)
-        if self.budget and not progress.backed_off and peak_memory(self.classifier.device) > self.budget + self.mapped:
+        device = self.classifier.device
+        if self.budget and not progress.backed_off and peak_memory(device) > self.budget + mapped(self.windows, device):
             self._back_off()
         progress.loss = (progress.loss * progress.words + loss) / (progress.words + words)
         progress.words += words

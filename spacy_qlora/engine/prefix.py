@@ -35,6 +35,12 @@ def with_states(classifier: TokenClassifier, windows: Sequence[Window], budget: 
     return [replace(window, states=part) for window, part in zip(windows, states.split(lengths), strict=True)]
 
 
+def mapped(windows: Sequence[Window], device: torch.device) -> int:
+    """Bytes of cached states that a peak on `device` may count, though the system takes back their pages at need."""
+    states = (window.states for window in windows if window.states is not None)
+    return sum(each.nbytes for each in states) if device.type == "cpu" else 0
+
+
 def _write(classifier: TokenClassifier, windows: Sequence[Window], budget: int, path: Path) -> None:
     """All windows' states, one after another; the file appears whole or not at all."""
     lengths, size = classifier.lengths(windows), classifier.base.config.hidden_size

@@ -114,8 +114,7 @@ def test_cached_states_are_no_memory_of_the_run(
     """The system can take their pages back, but counts them in a process's peak."""
     loop = make_loop(base, tmp_path, memory_budget="64GiB")
     states = [torch.zeros(length, 64) for length in loop.classifier.lengths(loop.windows)]
-    windows = [replace(window, states=part) for window, part in zip(loop.windows, states, strict=True)]
-    loop = replace(loop, windows=windows)
+    loop.windows = [replace(window, states=part) for window, part in zip(loop.windows, states, strict=True)]
     peak = loop.budget + 4 * 64 * sum(map(len, states)) + over
     monkeypatch.setattr("spacy_qlora.engine.loop.peak_memory", lambda device: peak)
     trained(loop)
