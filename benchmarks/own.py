@@ -72,7 +72,8 @@ def train(args: argparse.Namespace) -> dict[str, float]:
 
 def infer(args: argparse.Namespace) -> dict[str, float]:
     nlp = make_nlp("en", fine=True)
-    records = [json.loads(line) for line in args.dev.read_text(encoding="utf8").splitlines()][: args.limit or None]
+    with args.dev.open(encoding="utf8") as lines:
+        records = [json.loads(line) for line in islice(lines, args.limit or None)]
     initialized(nlp, args.base, read(nlp, args.dev, 100), compute_dtype=args.compute_dtype)
     texts = [record["text"] for record in records]
     words = sum(len(record["labels"]) for record in records)

@@ -17,7 +17,9 @@ CORPORA = {
     "demo": ("demo (made up)", "python -m spacy project run all"),
     "bc5cdr": ("BC5CDR, both types, in texts of up to 400 words", "benchmarks/bc5cdr.sh BASE DATA OUT"),
 }
-COMPARED = ("train", "prefix", "infer", "infer_without_amx", "compute_dtype", "memory", "search", "bridge")
+COMPARED = (
+    "train", "train_without_amx", "prefix", "infer", "infer_without_amx", "compute_dtype", "memory", "search", "bridge",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -49,12 +51,14 @@ def _figures(scores: dict[str, float]) -> str:
 
 
 def comparisons() -> str:
-    rows = ["| | ours | other | ratio | unit | file |", "|---|---|---|---|---|---|"]
+    rows = ["| | ours | other | ratio | unit | processor | file |", "|---|---|---|---|---|---|---|"]
     for name in COMPARED:
         file = RESULTS / f"{name}.json"
-        for row in json.loads(file.read_text())["results"] if file.exists() else []:
+        found = json.loads(file.read_text())
+        processor = found["machine"]["cpu"].replace("(R)", "").removesuffix(" Processor")
+        for row in found["results"]:
             figures = f"{row['ours']:,} | {row['peer']:,} | {row['ratio']} | {row['unit']}"
-            rows.append(f"| {row['name']} | {figures} | `benchmarks/results/{file.name}` |")
+            rows.append(f"| {row['name']} | {figures} | {processor} | `benchmarks/results/{file.name}` |")
     return "\n".join(rows)
 
 

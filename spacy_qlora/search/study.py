@@ -13,6 +13,7 @@ from optuna.distributions import distribution_to_json
 from optuna.exceptions import OptunaError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from spacy_qlora.errors import InputError
@@ -74,7 +75,7 @@ class SharedStudy:
                 self.study.enqueue_trial(space.own, user_attrs={"own": True})
 
     def _open(self) -> Study:
-        url = f"sqlite:///{self.folder.absolute() / FILE}"
+        url = URL.create("sqlite", database=str(self.folder.absolute() / FILE)).render_as_string()
         storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
         pruner = optuna.pruners.MedianPruner(COMPLETE)
         return optuna.create_study(

@@ -139,3 +139,10 @@ def test_a_damaged_study(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InputError) as raised:
         opened(tmp_path)
     assert raised.value.code == "Q603"
+
+
+def test_a_folder_that_looks_like_a_quoted_one(tmp_path: Path) -> None:
+    folder = tmp_path / "50%20of #1"
+    complete(opened(folder))
+    assert len(opened(folder).trials()) == 1
+    assert (folder / "study.db").exists()
