@@ -55,6 +55,21 @@ def test_windows_are_predicted_as_on_a_cpu(base: Path, device: torch.device) -> 
         assert np.linalg.norm(row - wanted) <= 2e-2 * np.linalg.norm(wanted)
 
 
+@pytest.mark.parametrize("checkpointed", [0, 1])
+@pytest.mark.parametrize("changed", [{}, {"bidirectional_from": None}, {"adapted_layers": 1}])
+def test_nothing_stays_on_the_cpu(base: Path, checkpointed: int, changed: dict[str, int | None]) -> None:
+    """By "meta", a device that works out shapes alone; it takes the ways of a GPU and refuses a CPU's tensors, too."""
+    meta = torch.device("meta")
+    settings = ClassifierSettings(LoRASettings(r=8, dropout=0.1), **changed)
+    classifier = TokenClassifier(load_base(base, meta, torch.bfloat16), TAGS, settings)
+    batch = classifier.collate(make_loop(make(base, torch.device("cpu")), Path()).windows)
+    classifier.checkpointed = checkpointed
+    classifier.train().loss(batch).backward()
+    assert all(parameter.grad.device == meta for _, parameter in classifier.named_trained())
+    with torch.no_grad():
+        assert classifier.eval()(batch).device == meta
+
+
 @pytest.mark.usefixtures("in_fixed_order")
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(base: Path, device: torch.device, tmp_path: Path) -> None:
     def stop(progress: Progress) -> None:
