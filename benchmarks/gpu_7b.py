@@ -75,13 +75,17 @@ def show(progress: Progress) -> float:
 
 
 def make_loop(folder: Path, shape: dict[str, object], memory: str, device: torch.device) -> Loop:
+    classifier = make_classifier(folder, shape, device)
+    settings = LoopSettings(batch_pieces=1024, accumulate=2, memory_budget=memory)
+    return Loop(classifier, texts(), settings, OptimizerSettings(), Schedule(max_steps=STEPS), folder)
+
+
+def make_classifier(folder: Path, shape: dict[str, object], device: torch.device) -> TokenClassifier:
     words = {"<s>": 0, "</s>": 1}
     info = BaseInfo(id="random")
     save_base(folder / "base", info, shape, Tokenizer(WordLevel(words, unk_token="<s>")), weights(shape), "random")
     base = load_base(folder / "base", device, torch.bfloat16)
-    classifier = TokenClassifier(base, TAGS, ClassifierSettings(LoRASettings(r=16, dropout=0.05)))
-    settings = LoopSettings(batch_pieces=1024, accumulate=2, memory_budget=memory)
-    return Loop(classifier, texts(), settings, OptimizerSettings(), Schedule(max_steps=STEPS), folder)
+    return TokenClassifier(base, TAGS, ClassifierSettings(LoRASettings(r=16, dropout=0.05)))
 
 
 def weights(shape: dict[str, object]) -> Iterator[tuple[str, Tensor]]:

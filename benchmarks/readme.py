@@ -1,4 +1,4 @@
-"""Writes the measured tables of README and docs/accuracy.md from the files under benchmarks/results/.
+"""Writes the measured tables of README and of pages under docs/ from the files under benchmarks/results/.
 
 python benchmarks/readme.py [--check]
 """
@@ -23,7 +23,12 @@ COMPARED = (
 
 
 def main() -> None:
-    for name, table in {"README.md": f"{accuracy()}\n\n{comparisons()}", "docs/accuracy.md": recipes()}.items():
+    tables = {
+        "README.md": f"{accuracy()}\n\n{comparisons()}",
+        "docs/accuracy.md": recipes(),
+        "docs/memory.md": shapes(),
+    }
+    for name, table in tables.items():
         page = HERE.parent / name
         text = page.read_text(encoding="utf8")
         before, rest = text.split(START)
@@ -71,6 +76,13 @@ def recipes() -> str:
         whole = {key: middle[f"ents_{key}"] for key in "prf"}
         minutes = min(run["train_s"] for run in runs) / 60  # others may have shared their core
         rows.append(f"| {name} | {_figures(whole)} | {each} | {middle['dev_f']:.3f} | {minutes:.0f} |")
+    return "\n".join(rows)
+
+
+def shapes() -> str:
+    rows = ["| MiB | by shapes | planned | ratio |", "|---|---|---|---|"]
+    for row in json.loads((RESULTS / "shapes_7b.json").read_text())["results"]:
+        rows.append(f"| {row['name']} | {row['ours']:,.0f} | {row['peer']:,.0f} | {row['ratio']:.2f} |")
     return "\n".join(rows)
 
 

@@ -18,6 +18,7 @@ DEFAULTS = {
     "layers": None,
     "adapted_layers": None,
     "bidirectional_from": "auto",
+    "pooling": "last",
     "compute_dtype": "auto",
     "device": "auto",
     "max_pieces": 512,
@@ -49,6 +50,7 @@ def make_qlora_ner(
     layers: int | None,
     adapted_layers: int | None,
     bidirectional_from: int | str | None,
+    pooling: str,
     compute_dtype: str,
     device: str,
     max_pieces: int,
@@ -72,6 +74,7 @@ def make_qlora_ner(
     adapted_layers (Optional[int]): How many of those are adapted, from the top; all if empty.
     bidirectional_from (Union[int, str, None]): The first layer with unmasked attention: "auto" unmasks the upper half,
         but no layer that is not adapted; empty leaves all layers causal.
+    pooling (str): Which pieces of a word the head reads: "last", or "first_last" for both.
     compute_dtype (str): "bfloat16" or "float32"; "auto" is float32 on a CPU that has no instructions for bfloat16.
     device (str): "auto", "cpu", "cuda" or "cuda:N".
     max_pieces (int): Longest window of pieces; a longer text becomes overlapping windows.
@@ -94,7 +97,7 @@ def make_qlora_ner(
     lora = LoRASettings(r, alpha, dropout, tuple(target_modules))
     settings = NERSettings(
         base=base,
-        classifier=ClassifierSettings(lora, layers, adapted_layers, bidirectional_from),
+        classifier=ClassifierSettings(lora, layers, adapted_layers, bidirectional_from, pooling),
         compute_dtype=compute_dtype,
         device=device,
         max_pieces=max_pieces,

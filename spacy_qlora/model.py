@@ -71,7 +71,7 @@ class NERModel(Adapted[NERSettings, "TokenClassifier"]):
     def _windows(self, docs: Sequence[Doc], tags: Sequence[NDArray[np.int64]] | None = None) -> list[list[Window]]:
         gold = [None] * len(docs) if tags is None else tags
         return [
-            doc_windows(doc, encoding, *self.settings.cut, known)
+            doc_windows(doc, encoding, *self.settings.cut, known, self.settings.classifier.reads)
             for doc, encoding, known in zip(docs, self.encode(docs), gold, strict=True)
         ]
 

@@ -132,15 +132,19 @@ def examples(nlp: Language) -> list[Example]:
 @pytest.fixture(scope="session")
 def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a pipeline that has learned TEXTS by heart. Not to be changed: copy it first."""
+    return train_by_heart(base, tmp_path_factory.mktemp("trained") / "pipeline")
+
+
+def train_by_heart(base: Path, folder: Path, **settings: object) -> Path:
+    """The folder of a pipeline that has learned TEXTS."""
     nlp = spacy.blank("en")
     nlp.tokenizer = spacy.registry.tokenizers.get("spacy-qlora.FineTokenizer.v1")()(nlp)
-    nlp.add_pipe("qlora_ner", config={"base": str(base), "dropout": 0.0})
+    nlp.add_pipe("qlora_ner", config={"base": str(base), "dropout": 0.0, **settings})
     examples = make_examples(nlp)
     nlp.initialize(lambda: examples)
     optimizer = spacy.registry.optimizers.get("spacy-qlora.AdamW.v1")(adapter_lr=3e-3, head_lr=1e-2)
     for _ in range(60):
         nlp.update(examples, sgd=optimizer)
-    folder = tmp_path_factory.mktemp("trained") / "pipeline"
     nlp.to_disk(folder)
     return folder
 

@@ -47,6 +47,15 @@ def test_the_7b_program_at_a_tiny_size(tmp_path: Path) -> None:
     assert {"machine", "versions", "results", "runs"} == found.keys()
 
 
+def test_a_step_on_a_gpu_holds_what_is_planned_by_its_shapes(tmp_path: Path) -> None:
+    done = run("shapes_7b.py", "--output", tmp_path / "out.json", "--tiny")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert len(rows) == 4
+    assert all(0.7 <= row["ratio"] <= 1.03 for row in rows)
+    assert all(row["ratio"] >= 0.97 for row in rows if row["name"].startswith("kept"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "program", ["train.py", "infer.py", "memory.py", "prefix.py", "accuracy.py", "bridge.py", "compute_dtype.py"]

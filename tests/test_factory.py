@@ -32,7 +32,7 @@ def test_defaults() -> None:
 def test_every_setting_reaches_its_place(tmp_path: Path) -> None:
     given = {
         "base": str(tmp_path), "r": 3, "alpha": 5.0, "dropout": 0.25, "target_modules": ["q_proj"], "layers": 2,
-        "adapted_layers": 1, "bidirectional_from": None,
+        "adapted_layers": 1, "bidirectional_from": None, "pooling": "first_last",
         "compute_dtype": "float32", "device": "cpu", "max_pieces": 64, "overlap": 8, "batch_pieces": 128,
         "fold": False, "earlier_ents": "keep", "threshold": 0.5, "spans_key": "sc",
         "carry_base": True,
@@ -44,6 +44,7 @@ def test_every_setting_reaches_its_place(tmp_path: Path) -> None:
         "base": settings.base, "r": lora.r, "alpha": lora.alpha, "dropout": lora.dropout,
         "target_modules": list(lora.target_modules), "layers": classifier.layers,
         "adapted_layers": classifier.adapted_layers, "bidirectional_from": classifier.bidirectional_from,
+        "pooling": classifier.pooling,
         "compute_dtype": settings.compute_dtype,
         "device": settings.device, "max_pieces": settings.max_pieces, "overlap": settings.overlap,
         "batch_pieces": settings.batch_pieces, "fold": settings.fold, "earlier_ents": settings.earlier_ents,
@@ -71,6 +72,7 @@ def test_unknown_keys_and_wrong_types(wrong: dict[str, object]) -> None:
         {"layers": 0},
         {"bidirectional_from": -1},
         {"bidirectional_from": "half"},
+        {"pooling": "first"},
         {"compute_dtype": "float16"},
         {"max_pieces": 7},
         {"overlap": 257},

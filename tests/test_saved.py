@@ -158,6 +158,15 @@ def test_what_is_saved_again_is_the_same_to_the_byte(trained: Path, tmp_path: Pa
         assert (tmp_path / "again" / "qlora_ner" / name).read_bytes() == (trained / "qlora_ner" / name).read_bytes()
 
 
+def test_a_pipeline_of_before_a_setting_was_there_is_what_it_was(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "old")
+    fields = json.loads((tmp_path / "old" / "qlora_ner" / "cfg").read_text())
+    assert fields["classifier"].pop("pooling") == "last"
+    (tmp_path / "old" / "qlora_ner" / "cfg").write_text(json.dumps(fields))
+    nlp = spacy.load(tmp_path / "old", config={"components.qlora_ner.pooling": "first_last"})
+    assert entities(nlp) == FOUND
+
+
 def test_settings_of_the_run_change_and_those_of_the_weights_do_not(trained: Path, base: Path) -> None:
     changes = {"batch_pieces": 64, "device": "cpu", "base": str(base), "max_pieces": 32, "r": 2, "dropout": 0.5}
     nlp = spacy.load(trained, config={f"components.qlora_ner.{name}": value for name, value in changes.items()})

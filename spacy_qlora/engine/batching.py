@@ -68,7 +68,8 @@ class Layout:
 class Batch:
     """Windows one after another.
 
-    pieces: [pieces] ids.  layout: Which belong to one window.  positions: [words] the piece at which each word is read.
+    pieces: [pieces] ids.  layout: Which belong to one window.
+    positions: [words * reads] the pieces at which each word is read, word after word.
     tags: [words] or None.  states: [pieces, hidden] what the frozen layers make of them, or None.
     """
 
@@ -101,7 +102,7 @@ def collate(windows: Sequence[Window], first: int | None = None) -> Batch:
     lead = np.array([] if first is None else [first], dtype=np.int64)
     lengths = [len(lead) + len(window) for window in windows]
     starts = accumulate(lengths, initial=len(lead))
-    positions = [window.positions + start for window, start in zip(windows, starts, strict=False)]
+    positions = [window.positions.ravel() + start for window, start in zip(windows, starts, strict=False)]
     tags = [window.tags for window in windows if window.tags is not None]
     states = [window.states for window in windows if window.states is not None]
     return Batch(

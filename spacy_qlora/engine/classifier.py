@@ -21,7 +21,7 @@ class TokenClassifier(Encoder):
     head: nn.Linear
 
     def __init__(self, base: Base, tags: int, settings: ClassifierSettings, seed: int = 0) -> None:
-        super().__init__(base, settings, seed, lambda: nn.Linear(base.config.hidden_size, tags))
+        super().__init__(base, settings, seed, lambda: nn.Linear(settings.reads * base.config.hidden_size, tags))
 
     def loss(self, batch: Batch) -> Tensor:
         """batch: With tags. RETURNS: The sum of the words' cross-entropies in nats; words tagged -100 are left out."""

@@ -53,11 +53,11 @@ class Encoder(nn.Module):
         }
 
     def forward(self, batch: Batch) -> Tensor:
-        """RETURNS: [words, hidden] normed states, or what the head makes of them, float32."""
+        """RETURNS: [words, reads * hidden] normed states, or what the head makes of them, float32."""
         states = self.frozen_states(batch) if batch.states is None else batch.states
         states = self._through(range(self.frozen, len(self.layers)), states, batch)
         normed = RMSNorm.apply(states[: len(batch.positions)], self.norm.weight, self.base.config.rms_norm_eps)
-        return self.head(normed.float())
+        return self.head(normed.float().view(-1, self.settings.reads * normed.shape[1]))
 
     @torch.no_grad()
     def frozen_states(self, batch: Batch) -> Tensor:
@@ -71,7 +71,7 @@ class Encoder(nn.Module):
     def _through(self, layers: range, states: Tensor, batch: Batch) -> Tensor:
         """states: [pieces, hidden].
 
-        RETURNS: [pieces, hidden], or [words, hidden] behind the top layer; then rows that round their number up.
+        RETURNS: [pieces, hidden], or [words * reads, hidden] behind the top layer; then rows that round it up.
         """
         cos, sin = self.base.rotary(states, torch.arange(batch.layout.width, device=self.device)[None])
         states = pad(states, (0, 0, 0, rounded(len(states)) - len(states)))

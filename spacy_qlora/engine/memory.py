@@ -155,7 +155,13 @@ class Job:
 
     def trained(self) -> int:
         """How many parameters are trained."""
-        return self.adapted * sum(self.layer_adapter().values()) + (self.shape.hidden + 1) * self.tags
+        head = (self.settings.reads * self.shape.hidden + 1) * self.tags
+        return self.adapted * sum(self.layer_adapter().values()) + head
+
+    @property
+    def read(self) -> int:
+        """Rows that the head reads."""
+        return self.words * self.settings.reads
 
     def layer_adapter(self) -> dict[str, int]:
         """Parameters that an adapted layer adds, by linear."""
@@ -168,7 +174,7 @@ class Job:
         first: Whether it is the lowest, whose input asks for no gradient.
         last: Whether it is the top one, of which only the words are read after the attention.
         """
-        return sum(self._kept(asked=not first, read=rounded(self.words) if last else self.pieces))
+        return sum(self._kept(asked=not first, read=rounded(self.read) if last else self.pieces))
 
     def _kept(self, asked: bool, read: int) -> Iterator[int]:
         """Bytes kept by each step of a layer.
@@ -212,8 +218,8 @@ class Job:
         return pieces * (2 * (shape.query + shared) * self.size + 4 * shape.heads)
 
     def _head(self) -> int:
-        """The final norm over the words' states, those in float32, the log-probabilities, and two numbers a word."""
-        return self.words * (self.shape.hidden * (self.size + 4) + 4 + self.tags * 4 + 16)
+        """The final norm over the states read, those in float32, and a word's log-probabilities and two numbers."""
+        return self.read * (self.shape.hidden * (self.size + 4) + 4) + self.words * (self.tags * 4 + 16)
 
     def _transient(self) -> int:
         """Gradients and products that live within one layer's backward pass, at its widest: the MLP."""

@@ -9,6 +9,7 @@ from spacy_qlora.errors import InputError
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 DECAYS = ("cosine", "linear", "constant")
+READS = {"last": 1, "first_last": 2}  # pieces of each word that the head reads
 
 
 def require(allowed: bool, name: str, value: object, rule: str) -> None:
@@ -42,12 +43,14 @@ class ClassifierSettings:
     adapted_layers: How many of those are adapted, from the top; all if None.
     bidirectional_from: The first layer with unmasked attention; None leaves every layer causal, and "auto" all but the
         upper half and those that are not adapted.
+    pooling: Which pieces of a word the head reads: "last", or "first_last" for both beside each other.
     """
 
     lora: LoRASettings = field(default_factory=LoRASettings)
     layers: int | None = None
     adapted_layers: int | None = None
     bidirectional_from: int | str | None = "auto"
+    pooling: str = "last"
 
     def __post_init__(self) -> None:
         for name in ("layers", "adapted_layers"):
@@ -56,6 +59,12 @@ class ClassifierSettings:
         first = self.bidirectional_from
         allowed = first in (None, "auto") or (isinstance(first, int) and first >= 0)
         require(allowed, "bidirectional_from", first, '"auto", empty or at least 0')
+        require(self.pooling in READS, "pooling", self.pooling, f"one of {list(READS)}")
+
+    @property
+    def reads(self) -> int:
+        """How many pieces of each word the head reads."""
+        return READS[self.pooling]
 
     def depths(self, layers: int, base: str) -> tuple[int, int]:
         """How many layers are kept of a base that has `layers`, and how many of those, from the top, are adapted.

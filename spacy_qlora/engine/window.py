@@ -18,7 +18,7 @@ IGNORED = -100  # the tag of a word whose tag is not known; PyTorch's cross_entr
 class Window:
     """A run of pieces that the model reads at once, and the words that it scores.
 
-    pieces: [pieces] ids.  positions: [words] where in `pieces` each word is read.
+    pieces: [pieces] ids.  positions: [words] or [words, reads] where in `pieces` each word is read.
     words: [words] their numbers in the text.  tags: [words] tag numbers for training; IGNORED where not known.
     states: [pieces, hidden] what the frozen layers make of the begin-of-text, if the base has one, and the pieces;
     computed at each use if not given.

@@ -42,26 +42,35 @@ def token_pieces(doc: Doc, offsets: Sequence[tuple[int, int]]) -> tuple[NDArray[
     return pieces, np.bincount(tokens, minlength=len(doc))
 
 
-def last_pieces(doc: Doc, offsets: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """The last piece of each token: the one by which a causal model has read all of it.
+def end_pieces(doc: Doc, offsets: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """The first and the last piece of each token; with the last, a causal model has read all of it.
 
-    offsets: As in `token_pieces`.  RETURNS: [tokens] piece numbers, NO_PIECE for tokens of blanks alone.
+    offsets: As in `token_pieces`.  RETURNS: [tokens, 2] piece numbers, NO_PIECE for tokens of blanks alone.
     """
     pieces, lengths = token_pieces(doc, offsets)
-    last = np.full(len(doc), NO_PIECE, dtype=np.int64)
-    last[lengths > 0] = pieces[np.cumsum(lengths)[lengths > 0] - 1]
-    return last
+    found, behind = lengths > 0, np.cumsum(lengths)
+    ends = np.full((len(doc), 2), NO_PIECE, dtype=np.int64)
+    ends[found, 0] = pieces[(behind - lengths)[found]]
+    ends[found, 1] = pieces[behind[found] - 1]
+    return ends
 
 
 def doc_windows(
-    doc: Doc, encoding: Encoding, size: int, overlap: int, causal: bool, tags: NDArray[np.int64] | None = None
+    doc: Doc,
+    encoding: Encoding,
+    size: int,
+    overlap: int,
+    causal: bool,
+    tags: NDArray[np.int64] | None = None,
+    reads: int = 1,
 ) -> list[Window]:
     """The windows of a doc, each of at most `size` pieces; every token with a piece is scored by exactly one of them.
 
     overlap: Pieces that neighbouring windows share, at most half of `size`.
     causal: Whether a piece sees only those before it; decides which window serves a token best.
-    tags: [tokens] tag numbers for training.
+    tags: [tokens] tag numbers for training.  reads: 1 to read a token at its last piece, 2 at its first and last.
     """
-    last = last_pieces(doc, encoding.offsets)
-    tokens = np.flatnonzero(last != NO_PIECE)
-    return cut_windows(np.asarray(encoding.ids), last[tokens], tokens, size, overlap, causal, tags)
+    ends = end_pieces(doc, encoding.offsets)
+    tokens = np.flatnonzero(ends[:, -1] != NO_PIECE)
+    read = ends[tokens, -1] if reads == 1 else ends[tokens]
+    return cut_windows(np.asarray(encoding.ids), read, tokens, size, overlap, causal, tags)

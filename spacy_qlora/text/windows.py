@@ -22,12 +22,13 @@ def cut_windows(
     A word is scored by the window that serves it best: the one with most context to its left under causal attention,
     the one in which it is most central under unmasked attention. Words at the text's ends have but one choice.
 
-    pieces: [pieces] ids.  positions: [words] the piece at which each word is read, rising.
+    pieces: [pieces] ids.  positions: [words] the piece at which each word is read, rising; or [words, reads] with
+    several, of which the last counts. Those before the window's start are read at its first piece.
     words: [words] their numbers.  overlap: At most half of `size`.
     tags: [all tokens] tag numbers, indexed by `words`.
     """
     starts = window_starts(len(pieces), size, overlap)
-    owner = _owners(positions, starts, size, causal)
+    owner = _owners(positions if positions.ndim == 1 else positions[:, -1], starts, size, causal)
     windows = []
     for i, start in enumerate(starts):
         mine = owner == i
@@ -36,7 +37,7 @@ def cut_windows(
             windows.append(
                 Window(
                     pieces=pieces[start : start + size],
-                    positions=positions[mine] - start,
+                    positions=np.maximum(positions[mine] - start, 0),
                     words=chosen,
                     tags=None if tags is None else tags[chosen],
                 )

@@ -42,7 +42,7 @@ class Reference:
             x = x + self.linear(
                 i, "mlp.down_proj", silu(self.linear(i, "mlp.gate_proj", y)) * self.linear(i, "mlp.up_proj", y)
             )
-        read = self.norm(x, "norm")[torch.from_numpy(text.positions) + 1]
+        read = self.norm(x, "norm")[torch.from_numpy(text.positions) + 1].flatten(1)
         scores = read @ self.masters["head.weight"].T + self.masters["head.bias"]
         return cross_entropy(scores, torch.from_numpy(text.tags), reduction="sum", ignore_index=IGNORED)
 
@@ -90,14 +90,15 @@ def make(base: Base, **settings: object) -> TokenClassifier:
     return classifier
 
 
-def corpus() -> list[Window]:
+def corpus(reads: int) -> list[Window]:
     random = np.random.default_rng(0)
     windows = []
     for length in LENGTHS:
         places = np.arange(0, length, 1 + length % 2)  # of every piece, or of every second one
         tags = random.integers(0, TAGS, len(places))
         tags[random.random(len(places)) < 0.1] = IGNORED
-        windows.append(Window(random.integers(2, 320, length), places, np.arange(len(places)), tags))
+        read = places if reads == 1 else np.stack([np.maximum(places - 1, 0), places], axis=1)
+        windows.append(Window(random.integers(2, 320, length), read, np.arange(len(places)), tags))
     return windows
 
 
@@ -110,6 +111,7 @@ def corpus() -> list[Window]:
         {"bidirectional_from": 1},
         {"bidirectional_from": 0, "adapted_layers": 1},
         {"bidirectional_from": 2, "layers": 2, "adapted_layers": 2},
+        {"bidirectional_from": 0, "pooling": "first_last"},
     ],
     ids=str,
 )
@@ -118,7 +120,7 @@ def test_loss_and_every_gradient_of_an_accumulated_batch(
 ) -> None:
     """The bound is a share of the norm: of each gradient's in float32, of all of them together in bfloat16."""
     classifier = make(load_base(base, device, dtype), **settings)
-    reference, windows = Reference(classifier), corpus()
+    reference, windows = Reference(classifier), corpus(classifier.settings.reads)
     loss, words = classifier.accumulate(windows, budget=64)
     assert words == sum(int((window.tags != IGNORED).sum()) for window in windows)
     expected = sum(reference.loss(window) for window in windows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,15 @@ def test_padding_is_kept_by_attention_alone(base: Path) -> None:
     rows, words = rounded(sum(lengths)), sum(lengths) - len(lengths)
     job = Job(Shape.of(loaded.config), classifier.settings, TAGS, rows, 32, words, padding=4 * 32 / rows)
     assert job.items()["activations"] == pytest.approx(kept(classifier, windows), rel=0.03)
+
+
+def test_a_head_that_reads_two_pieces_a_word(base: Path) -> None:
+    loaded, settings = load_base(base, CPU, torch.bfloat16), ClassifierSettings(LoRASettings(), pooling="first_last")
+    classifier, windows = TokenClassifier(loaded, TAGS, settings), texts(4, 32)
+    windows = [replace(window, positions=np.stack([window.positions] * 2, axis=1)) for window in windows]
+    job = Job(Shape.of(loaded.config), settings, TAGS, pieces=128, length=32, words=4 * 31)
+    assert job.items()["activations"] == pytest.approx(kept(classifier, windows), rel=0.03)
+    assert job.trained() == classifier.count()[0]
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -12,7 +12,7 @@ from spacy.tokens import Doc
 from spacy.vocab import Vocab
 from tokenizers import Tokenizer
 
-from spacy_qlora.text.alignment import NO_PIECE, doc_windows, encode_docs, last_pieces, token_pieces
+from spacy_qlora.text.alignment import NO_PIECE, doc_windows, encode_docs, end_pieces, token_pieces
 from tests.conftest import unigram
 
 FIXTURE_IS_CONSTANT = settings(
@@ -61,14 +61,15 @@ def test_each_token_gets_the_pieces_over_its_characters(tokenizer: Tokenizer, do
     pieces, lengths = token_pieces(doc, encoding.offsets)
     assert lengths.tolist() == list(map(len, expected))
     assert pieces.tolist() == [piece for own in expected for piece in own]
-    assert last_pieces(doc, encoding.offsets).tolist() == [max(own, default=NO_PIECE) for own in expected]
+    ends = [[min(own, default=NO_PIECE), max(own, default=NO_PIECE)] for own in expected]
+    assert end_pieces(doc, encoding.offsets).tolist() == ends
 
 
 @given(doc=docs())
 @FIXTURE_IS_CONSTANT
 def test_no_token_but_blanks_goes_without_a_piece(tokenizer: Tokenizer, doc: Doc) -> None:
     [encoding] = encode_docs(tokenizer, [doc])
-    last = last_pieces(doc, encoding.offsets)
+    last = end_pieces(doc, encoding.offsets)[:, 1]
     assert (last == NO_PIECE).tolist() == [token.text.isspace() for token in doc]
     for token, piece in zip(doc, last, strict=True):
         if piece != NO_PIECE:
@@ -81,7 +82,7 @@ def test_no_token_but_blanks_goes_without_a_piece(tokenizer: Tokenizer, doc: Doc
 @FIXTURE_IS_CONSTANT
 def test_windows_score_every_token_with_a_piece_once(tokenizer: Tokenizer, doc: Doc, size: int, causal: bool) -> None:
     [encoding] = encode_docs(tokenizer, [doc])
-    last = last_pieces(doc, encoding.offsets)
+    last = end_pieces(doc, encoding.offsets)[:, 1]
     scored = {}
     for window in doc_windows(doc, encoding, size, size // 2, causal):
         assert len(window) <= size
@@ -93,7 +94,7 @@ def test_windows_score_every_token_with_a_piece_once(tokenizer: Tokenizer, doc: 
 
 def pieces_of(tokenizer: Tokenizer, doc: Doc) -> list[str | None]:
     [encoding] = encode_docs(tokenizer, [doc])
-    return [encoding.tokens[p] if p != NO_PIECE else None for p in last_pieces(doc, encoding.offsets)]
+    return [encoding.tokens[p] if p != NO_PIECE else None for p in end_pieces(doc, encoding.offsets)[:, 1]]
 
 
 def test_a_leading_blank_belongs_to_no_neighbour() -> None:
@@ -109,24 +110,24 @@ def test_a_character_of_several_pieces_is_read_at_the_last(checkpoint: Path) -> 
     doc = Doc(Vocab(), words=["é", "😀", "x"], spaces=[False, False, False])
     [encoding] = encode_docs(tokenizer, [doc])
     assert encoding.offsets == [(0, 1)] * 2 + [(1, 2)] * 4 + [(2, 3)]
-    assert last_pieces(doc, encoding.offsets).tolist() == [1, 5, 6]
+    assert end_pieces(doc, encoding.offsets)[:, 1].tolist() == [1, 5, 6]
 
 
 def test_tokens_within_one_piece_share_it() -> None:
     doc = Doc(Vocab(), words=["ch", "est", "pain"], spaces=[False, True, False])
-    assert last_pieces(doc, [(0, 5), (5, 10)]).tolist() == [0, 0, 1]
+    assert end_pieces(doc, [(0, 5), (5, 10)])[:, 1].tolist() == [0, 0, 1]
 
 
 def test_pieces_of_no_width_count_for_nothing() -> None:
     doc = Doc(Vocab(), words=["ab"], spaces=[False])
-    assert last_pieces(doc, [(0, 0), (0, 2), (2, 2)]).tolist() == [1]
+    assert end_pieces(doc, [(0, 0), (0, 2), (2, 2)])[:, 1].tolist() == [1]
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n", " \t\u3000\u2028"])
 def test_texts_without_words_have_no_windows(tokenizer: Tokenizer, text: str) -> None:
     doc = ENGLISH(text)
     [encoding] = encode_docs(tokenizer, [doc])
-    assert np.all(last_pieces(doc, encoding.offsets) == NO_PIECE)
+    assert np.all(end_pieces(doc, encoding.offsets)[:, 1] == NO_PIECE)
     assert doc_windows(doc, encoding, 16, 8, causal=False) == []
 
 

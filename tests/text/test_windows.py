@@ -76,6 +76,14 @@ def test_a_text_that_fits_is_one_window() -> None:
     assert window.tags.tolist() == [5, 8]
 
 
+def test_a_word_that_begins_before_its_window_is_read_from_there_on() -> None:
+    pieces, both = np.arange(24), np.array([[5, 9], [14, 20]])  # windows of 16 start at 0 and at 8
+    windows = cut_windows(pieces, both, np.arange(2), 16, 8, causal=True)
+    assert [window.positions.tolist() for window in windows] == [[[5, 9]], [[6, 12]]]
+    [window] = cut_windows(np.arange(24), np.array([[3, 20]]), np.arange(1), 16, 8, causal=True)
+    assert window.positions.tolist() == [[0, 12]]
+
+
 def test_the_choice_depends_on_the_attention() -> None:
     pieces = np.arange(24)  # windows of 16 start at 0 and at 8
     positions = words = np.arange(24)
