@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -82,7 +83,9 @@ def step(classifier: TokenClassifier, job: Job) -> dict[str, int]:
     windows = [Window(each, each, each, each % TAGS) for each in pieces]
     classifier.checkpointed = job.checkpointed
     classifier.train()
-    with fused_attention():
+    # transformers 4 turns autocast off around the rotary embedding; "meta" has none.
+    without_autocast = patch.object(torch, "autocast", lambda **_: nullcontext())
+    with patch.object(attention, "scaled_dot_product_attention", fused), without_autocast:
         classifier.loss(classifier.collate(windows)).backward()
         with Alive() as alive:
             loss = classifier.loss(classifier.collate(windows))
@@ -122,20 +125,13 @@ class Alive(TorchDispatchMode):
         self.now -= self._sizes.pop(storage)
 
 
-@contextmanager
-def fused_attention() -> Iterator[None]:
-    """Within, attention on "meta" is made of the operations that CUDA has for it, instead of plain products."""
-    before, attention.scaled_dot_product_attention = attention.scaled_dot_product_attention, fused
-    try:
-        yield
-    finally:
-        attention.scaled_dot_product_attention = before
-
-
 def fused(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, enable_gqa: bool
 ) -> Tensor:
-    """FlashAttention, which needs no copies of shared keys and values; with a mask, the kernel that takes one."""
+    """Attention by what CUDA has for it, as plain products are what "meta" would take.
+
+    FlashAttention needs no copies of shared keys and values; with a mask, it is the kernel that takes one.
+    """
     if attn_mask is None:
         return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, is_causal)[0]
     shared = query.shape[1] // key.shape[1]
