@@ -56,7 +56,7 @@ def main() -> None:
     results, runs = [], {}
     for checkpointed in sorted({usual.adapted, planned.checkpointed, 0}, reverse=True):
         job = replace(usual, checkpointed=checkpointed)
-        found, items = step(classifier, job), job.items()
+        found, items = step(classifier, checkpointed), job.items()
         kept = items["activations"] + items["checkpoints"]
         passing = items["one layer at a time"] + items["dequantised for one product"]
         which = f"{checkpointed} of {job.adapted} layers checkpointed"
@@ -74,14 +74,15 @@ def row(name: str, found: int, planned: int) -> dict[str, Any]:
     return {"name": name, **mib, "ratio": round(found / planned, 3), "unit": "MiB"}
 
 
-def step(classifier: TokenClassifier, job: Job) -> dict[str, int]:
+def step(classifier: TokenClassifier, checkpointed: int) -> dict[str, int]:
     """Two micro-batches of a step, of which the second finds the gradients of the first.
 
+    checkpointed: Layers whose activations are computed again.
     RETURNS: Bytes that the second keeps for its backward pass, and the most that it holds at once, gradients included.
     """
     pieces = [np.arange(LENGTH - 1 - shorter) for shorter in (0, *[1] * (PIECES // LENGTH - 1))]
     windows = [Window(each, each, each, each % TAGS) for each in pieces]
-    classifier.checkpointed = job.checkpointed
+    classifier.checkpointed = checkpointed
     classifier.train()
     # transformers 4 turns autocast off around the rotary embedding; "meta" has none.
     without_autocast = patch.object(torch, "autocast", lambda **_: nullcontext())
@@ -128,9 +129,9 @@ class Alive(TorchDispatchMode):
 def fused(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, enable_gqa: bool
 ) -> Tensor:
-    """Attention by what CUDA has for it, as plain products are what "meta" would take.
+    """Attention by the operations that a CUDA device takes; "meta" would take plain products.
 
-    FlashAttention needs no copies of shared keys and values; with a mask, it is the kernel that takes one.
+    Without a mask, FlashAttention, which needs no copies of shared keys and values; with one, the kernel that reads it.
     """
     if attn_mask is None:
         return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, is_causal)[0]

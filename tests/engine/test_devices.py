@@ -61,7 +61,7 @@ def test_windows_are_predicted_as_on_a_cpu(base: Path, device: torch.device) -> 
 def test_nothing_stays_on_the_cpu(
     base: Path, checkpointed: int, changed: dict[str, int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By "meta", a device that works out shapes alone; it takes the ways of a GPU and refuses a CPU's tensors, too."""
+    """By "meta", which works out shapes alone: most operations refuse a CPU's tensors beside it, as on a GPU."""
     # transformers 4 turns autocast off around the rotary embedding; "meta" has none.
     monkeypatch.setattr(torch, "autocast", lambda **_: nullcontext())
     meta = torch.device("meta")
