@@ -18,7 +18,8 @@ DEFAULTS = {
     "layers": None,
     "adapted_layers": None,
     "bidirectional_from": "auto",
-    "pooling": "last",
+    "pooling": "first_last",
+    "label_smoothing": 0.1,
     "compute_dtype": "auto",
     "device": "auto",
     "max_pieces": 512,
@@ -51,6 +52,7 @@ def make_qlora_ner(
     adapted_layers: int | None,
     bidirectional_from: int | str | None,
     pooling: str,
+    label_smoothing: float,
     compute_dtype: str,
     device: str,
     max_pieces: int,
@@ -75,6 +77,7 @@ def make_qlora_ner(
     bidirectional_from (Union[int, str, None]): The first layer with unmasked attention: "auto" unmasks the upper half,
         but no layer that is not adapted; empty leaves all layers causal.
     pooling (str): Which pieces of a word the head reads: "last", or "first_last" for both.
+    label_smoothing (float): Share of a word's target that all tags divide equally; a word's own tag takes the rest.
     compute_dtype (str): "bfloat16" or "float32"; "auto" is float32 on a CPU that has no instructions for bfloat16.
     device (str): "auto", "cpu", "cuda" or "cuda:N".
     max_pieces (int): Longest window of pieces; a longer text becomes overlapping windows.
@@ -97,7 +100,7 @@ def make_qlora_ner(
     lora = LoRASettings(r, alpha, dropout, tuple(target_modules))
     settings = NERSettings(
         base=base,
-        classifier=ClassifierSettings(lora, layers, adapted_layers, bidirectional_from, pooling),
+        classifier=ClassifierSettings(lora, layers, adapted_layers, bidirectional_from, pooling, label_smoothing),
         compute_dtype=compute_dtype,
         device=device,
         max_pieces=max_pieces,

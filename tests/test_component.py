@@ -23,7 +23,6 @@ from spacy_qlora.adapted import find_dtype
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.lora import LoRALinears
 from spacy_qlora.errors import InputError, RunError
-from tests.conftest import train_by_heart
 
 TEXTS = [
     "Patient was diagnosed with type 2 diabetes and prescribed metformin.",
@@ -72,13 +71,6 @@ def test_folded_weights_are_kept_if_asked(trained: Path, fold: bool) -> None:
     assert [entities(nlp(text)) for text in TEXTS] == EXPECTED
     groups = [module for module in component(nlp).model.classifier.modules() if isinstance(module, LoRALinears)]
     assert all((group.folded is not None) == fold for group in groups)
-
-
-def test_words_read_at_both_ends_are_learned_and_saved(base: Path, tmp_path: Path) -> None:
-    nlp = spacy.load(train_by_heart(base, tmp_path / "both", pooling="first_last"))
-    assert [entities(nlp(text)) for text in TEXTS] == EXPECTED
-    head, hidden = component(nlp).model.classifier.head, component(nlp).model.classifier.base.config.hidden_size
-    assert head.in_features == 2 * hidden
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])

@@ -26,13 +26,14 @@ def test_defaults() -> None:
     assert settings.base == "smollm2-135m"
     assert settings.classifier.lora.target_modules == LINEARS
     assert (settings.classifier.layers, settings.classifier.bidirectional_from) == (None, "auto")
+    assert (settings.classifier.pooling, settings.classifier.label_smoothing) == ("first_last", 0.1)
     assert (settings.compute_dtype, settings.device, settings.carry_base) == ("auto", "auto", False)
 
 
 def test_every_setting_reaches_its_place(tmp_path: Path) -> None:
     given = {
         "base": str(tmp_path), "r": 3, "alpha": 5.0, "dropout": 0.25, "target_modules": ["q_proj"], "layers": 2,
-        "adapted_layers": 1, "bidirectional_from": None, "pooling": "first_last",
+        "adapted_layers": 1, "bidirectional_from": None, "pooling": "last", "label_smoothing": 0.25,
         "compute_dtype": "float32", "device": "cpu", "max_pieces": 64, "overlap": 8, "batch_pieces": 128,
         "fold": False, "earlier_ents": "keep", "threshold": 0.5, "spans_key": "sc",
         "carry_base": True,
@@ -44,7 +45,7 @@ def test_every_setting_reaches_its_place(tmp_path: Path) -> None:
         "base": settings.base, "r": lora.r, "alpha": lora.alpha, "dropout": lora.dropout,
         "target_modules": list(lora.target_modules), "layers": classifier.layers,
         "adapted_layers": classifier.adapted_layers, "bidirectional_from": classifier.bidirectional_from,
-        "pooling": classifier.pooling,
+        "pooling": classifier.pooling, "label_smoothing": classifier.label_smoothing,
         "compute_dtype": settings.compute_dtype,
         "device": settings.device, "max_pieces": settings.max_pieces, "overlap": settings.overlap,
         "batch_pieces": settings.batch_pieces, "fold": settings.fold, "earlier_ents": settings.earlier_ents,
@@ -73,6 +74,7 @@ def test_unknown_keys_and_wrong_types(wrong: dict[str, object]) -> None:
         {"bidirectional_from": -1},
         {"bidirectional_from": "half"},
         {"pooling": "first"},
+        {"label_smoothing": 1},
         {"compute_dtype": "float16"},
         {"max_pieces": 7},
         {"overlap": 257},

@@ -18,6 +18,7 @@ from transformers import MistralForCausalLM, MistralModel
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.source import make_base
 from spacy_qlora.errors import QLoRAError
+from tests.conftest import train_by_heart
 
 TEXT = "Patient was diagnosed with type 2 diabetes and prescribed metformin."
 FOUND = [("type 2 diabetes", "Disease"), ("metformin", "Drug")]
@@ -158,13 +159,15 @@ def test_what_is_saved_again_is_the_same_to_the_byte(trained: Path, tmp_path: Pa
         assert (tmp_path / "again" / "qlora_ner" / name).read_bytes() == (trained / "qlora_ner" / name).read_bytes()
 
 
-def test_a_pipeline_of_before_a_setting_was_there_is_what_it_was(trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained, tmp_path / "old")
-    fields = json.loads((tmp_path / "old" / "qlora_ner" / "cfg").read_text())
+def test_a_pipeline_of_before_a_setting_was_there_is_what_it_was(base: Path, tmp_path: Path) -> None:
+    folder = train_by_heart(base, tmp_path / "old", pooling="last")
+    fields = json.loads((folder / "qlora_ner" / "cfg").read_text())
     assert fields["classifier"].pop("pooling") == "last"
-    (tmp_path / "old" / "qlora_ner" / "cfg").write_text(json.dumps(fields))
-    nlp = spacy.load(tmp_path / "old", config={"components.qlora_ner.pooling": "first_last"})
+    (folder / "qlora_ner" / "cfg").write_text(json.dumps(fields))
+    nlp = spacy.load(folder, config={"components.qlora_ner.pooling": "first_last"})
     assert entities(nlp) == FOUND
+    classifier = component(nlp).model.classifier
+    assert classifier.head.in_features == classifier.base.config.hidden_size
 
 
 def test_settings_of_the_run_change_and_those_of_the_weights_do_not(trained: Path, base: Path) -> None:

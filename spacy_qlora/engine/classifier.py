@@ -26,7 +26,8 @@ class TokenClassifier(Encoder):
     def loss(self, batch: Batch) -> Tensor:
         """batch: With tags. RETURNS: The sum of the words' cross-entropies in nats; words tagged -100 are left out."""
         assert batch.tags is not None
-        return cross_entropy(self(batch), batch.tags, reduction="sum", ignore_index=IGNORED)
+        smoothing = self.settings.label_smoothing
+        return cross_entropy(self(batch), batch.tags, reduction="sum", ignore_index=IGNORED, label_smoothing=smoothing)
 
     def accumulate(self, windows: Sequence[Window], budget: int) -> tuple[float, int]:
         """Adds up the gradients of the windows' summed losses, in micro-batches of at most `budget` pieces.

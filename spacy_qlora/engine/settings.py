@@ -44,6 +44,7 @@ class ClassifierSettings:
     bidirectional_from: The first layer with unmasked attention; None leaves every layer causal, and "auto" all but the
         upper half and those that are not adapted.
     pooling: Which pieces of a word the head reads: "last", or "first_last" for both beside each other.
+    label_smoothing: Share of a word's target that all tags divide equally, instead of its own taking the whole.
     """
 
     lora: LoRASettings = field(default_factory=LoRASettings)
@@ -51,6 +52,7 @@ class ClassifierSettings:
     adapted_layers: int | None = None
     bidirectional_from: int | str | None = "auto"
     pooling: str = "last"
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("layers", "adapted_layers"):
@@ -60,6 +62,8 @@ class ClassifierSettings:
         allowed = first in (None, "auto") or (isinstance(first, int) and first >= 0)
         require(allowed, "bidirectional_from", first, '"auto", empty or at least 0')
         require(self.pooling in READS, "pooling", self.pooling, f"one of {list(READS)}")
+        smoothing = self.label_smoothing
+        require(0 <= smoothing < 1, "label_smoothing", smoothing, "at least 0 and below 1")
 
     @property
     def reads(self) -> int:

@@ -95,7 +95,7 @@ def test_a_config_shows_what_it_would_train(base: Path, checkpoint: Path, tmp_pa
     result = run(base, "--float", checkpoint, "--config", tmp_path / "changed.cfg", "--output", tmp_path / "base.json")
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "base.json").read_text())["trained"]
-    settings = ClassifierSettings(LoRASettings(4), adapted_layers=2)
+    settings = ClassifierSettings(LoRASettings(4), adapted_layers=2, pooling="first_last")
     tags = 2 * found["labels_assumed"] + 1
     count, total = TokenClassifier(load_base(base, torch.device("cpu"), torch.bfloat16), tags, settings).count()
     assert (found["parameters"], found["share"]) == (count, count / total)

@@ -45,7 +45,7 @@ def test_a_run_from_config_to_pipelines(corpus: Path, base: Path, tmp_path: Path
         assert (settings.classifier.lora.r, settings.classifier.lora.target_modules) == (4, ("v_proj",))
         assert nlp.batch_size == 2
 
-    trained = 3 * 4 * (64 + 32) + 7 * (64 + 1)  # layers x r x (in + out), and the head of 7 tags
+    trained = 3 * 4 * (64 + 32) + 7 * (2 * 64 + 1)  # layers x r x (in + out), and the head of 7 tags
     assert f"Trained   {trained:,} of " in result.stdout
     assert " parameters, 1." in result.stdout
     assert "Labels    Disease, Drug, Symptom" in result.stdout

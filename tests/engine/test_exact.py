@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, silu
+from torch.nn.functional import one_hot, silu
 
 from spacy_qlora.engine.base import Base, dequantize, load_base
 from spacy_qlora.engine.classifier import TokenClassifier
@@ -44,7 +44,9 @@ class Reference:
             )
         read = self.norm(x, "norm")[torch.from_numpy(text.positions) + 1].flatten(1)
         scores = read @ self.masters["head.weight"].T + self.masters["head.bias"]
-        return cross_entropy(scores, torch.from_numpy(text.tags), reduction="sum", ignore_index=IGNORED)
+        tagged = torch.from_numpy(text.tags) != IGNORED
+        share, own = self.classifier.settings.label_smoothing, one_hot(torch.from_numpy(text.tags)[tagged], TAGS)
+        return -((1 - share) * own + share / TAGS).mul(scores[tagged].log_softmax(-1)).sum()
 
     def norm(self, x: Tensor, name: str) -> Tensor:
         return x / (x.square().mean(-1, keepdim=True) + self.config.rms_norm_eps).sqrt() * self.weights[name]
@@ -111,7 +113,7 @@ def corpus(reads: int) -> list[Window]:
         {"bidirectional_from": 1},
         {"bidirectional_from": 0, "adapted_layers": 1},
         {"bidirectional_from": 2, "layers": 2, "adapted_layers": 2},
-        {"bidirectional_from": 0, "pooling": "first_last"},
+        {"bidirectional_from": 0, "pooling": "first_last", "label_smoothing": 0.1},
     ],
     ids=str,
 )
