@@ -22,9 +22,10 @@ from torch import Tensor
 
 from spacy_qlora.engine.base import load_base, read_config
 from spacy_qlora.engine.classifier import TokenClassifier
+from spacy_qlora.engine.heap import let_segments_grow
 from spacy_qlora.engine.info import BaseInfo
 from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule
-from spacy_qlora.engine.memory import MIB, peak_memory
+from spacy_qlora.engine.memory import MIB, PROGRAM, peak_memory
 from spacy_qlora.engine.plan import read_size
 from spacy_qlora.engine.quantize import parameter_shapes, save_base
 from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings
@@ -48,10 +49,12 @@ def main() -> None:
     parser.add_argument("--memory", default="8GiB", help="the cap")
     parser.add_argument("--tiny", action="store_true", help="a small shape: shows that it runs, measures nothing")
     args = parser.parse_args()
+    let_segments_grow()
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         whole = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, read_size(args.memory) / whole), device)
+        tensors = read_size(args.memory) - PROGRAM["cuda"]  # the cap leaves out what CUDA takes for itself
+        torch.cuda.set_per_process_memory_fraction(min(1.0, tensors / whole), device)
     with tempfile.TemporaryDirectory() as folder:
         loop = make_loop(Path(folder), TINY if args.tiny else MISTRAL_7B, args.memory, device)
         rates: list[float] = []
@@ -65,7 +68,8 @@ def main() -> None:
         {"name": f"training, {card}", "ours": speed, "peer": None, "ratio": None, "unit": "pieces/s"},
     ]  # fmt: skip
     items = {name: round(size / MIB) for name, size in loop.job.items().items()}
-    job = {"pieces": loop.job.pieces, "checkpointed": loop.job.checkpointed, "resident": loop.job.resident}
+    job = {"pieces": loop.job.pieces, "checkpointed": loop.job.checkpointed, "resident": loop.job.resident,
+           "halved": loop.progress.backed_off}  # fmt: skip
     save(args.output, results, {"planned MiB": items, "job": job, "pieces_per_s": rates})
 
 

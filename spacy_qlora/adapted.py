@@ -16,6 +16,7 @@ from spacy.tokens import Doc
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
+from spacy_qlora.engine.heap import let_segments_grow
 from spacy_qlora.engine.info import BaseInfo
 from spacy_qlora.errors import InputError, RunError
 from spacy_qlora.settings import ModelSettings
@@ -134,6 +135,7 @@ class Adapted(Generic[Settings, Module]):
 
 def find_device(setting: str) -> torch.device:
     """setting: "auto" takes a CUDA device where there is one. Raises InputError where it cannot be had."""
+    let_segments_grow()
     if setting == "auto":
         return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     try:
@@ -151,16 +153,18 @@ def find_device(setting: str) -> torch.device:
 def find_dtype(setting: str, device: str) -> torch.dtype:
     """What is computed in.  device: "cpu" or "cuda".
 
-    setting: "auto" takes float32 on a CPU that has no instructions for bfloat16, where products in it take several
-    times as long, and bfloat16 everywhere else.
+    setting: "auto" takes float32 on a processor that has no instructions for bfloat16, where products in it take
+    several times as long, and bfloat16 everywhere else, as on a GPU that this machine has not.
     """
     if setting != "auto":
         return getattr(torch, setting)
-    return torch.bfloat16 if device != "cpu" or has_bfloat16() else torch.float32
+    return torch.bfloat16 if has_bfloat16(device) else torch.float32
 
 
-def has_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16."""
+def has_bfloat16(device: str) -> bool:
+    """Whether this machine's CPU or GPU has instructions for bfloat16; GPUs have since NVIDIA's Ampere."""
+    if device == "cuda":
+        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
     if not hasattr(torch.cpu, "get_capabilities"):  # in older versions of PyTorch
         return torch.backends.cpu.get_cpu_capability() != "AVX2"
     known = torch.cpu.get_capabilities()

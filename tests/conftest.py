@@ -10,6 +10,9 @@ from pathlib import Path
 
 # Tiny models gain nothing from threads, and threads of several programs on few cores wait for each other. Before torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault(
+    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+)  # a GPU's products in a fixed order, where a test asks for it
 
 import pytest
 import spacy
@@ -139,7 +142,7 @@ def train_by_heart(base: Path, folder: Path, **settings: object) -> Path:
     """The folder of a pipeline that has learned TEXTS."""
     nlp = spacy.blank("en")
     nlp.tokenizer = spacy.registry.tokenizers.get("spacy-qlora.FineTokenizer.v1")()(nlp)
-    nlp.add_pipe("qlora_ner", config={"base": str(base), "dropout": 0.0, **settings})
+    nlp.add_pipe("qlora_ner", config={"base": str(base), "dropout": 0.0, "device": "cpu", **settings})
     examples = make_examples(nlp)
     nlp.initialize(lambda: examples)
     optimizer = spacy.registry.optimizers.get("spacy-qlora.AdamW.v1")(adapter_lr=3e-3, head_lr=1e-2)

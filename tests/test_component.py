@@ -482,6 +482,19 @@ def test_an_older_pytorch_tells_less_of_the_cpu(
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert find_dtype("auto", "cpu") == expected
+
+
+@pytest.mark.parametrize(("able", "expected"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_a_gpu_without_bfloat16_computes_in_float32(
+    monkeypatch: pytest.MonkeyPatch, able: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able)
+    assert find_dtype("auto", "cuda") == expected
+
+
+def test_a_plan_for_a_gpu_elsewhere_takes_one_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert find_dtype("auto", "cuda") == torch.bfloat16
 
 

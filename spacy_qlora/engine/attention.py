@@ -26,8 +26,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causa
         return ShortAttention.apply(query, key, value, mask, causal)
     if mask is not None:
         mask = mask[:, None, None, :]
-        if query.device.type == "cuda":  # grouped heads with a mask have no fused kernel there
-            key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+    if query.device.type == "cuda" and (mask is not None or query.dtype == torch.float32):
+        # Grouped heads have no fused kernel there with a mask, nor in float32.
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
     grouped = key.shape[1] != query.shape[1]
     return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
 

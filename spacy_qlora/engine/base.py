@@ -117,7 +117,7 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
         keep_freed_memory()
         keep_few_kernels()
     base = Base(info, config, tokenizer, leaves, type(skeleton.rotary_emb)(config).to(device))
-    base.keep_resident(usually_resident(Shape.of(config), dtype.itemsize, device.type), twice=True)
+    base.keep_resident(usually_resident(Shape.of(config), dtype.itemsize), twice=True)
     return base
 
 

@@ -71,11 +71,10 @@ def load_checkpoint(
         for name, parameter in classifier.named_trained():
             parameter.copy_(tensors[name])
             moments = {key.rpartition(":")[2]: tensor for key, tensor in tensors.items() if key.startswith(f"{name}:")}
-            step = moments.pop("step")  # PyTorch counts in a tensor on the CPU, bitsandbytes in an int
-            optimizer.adamw.state[parameter] = {
-                "step": int(step) if isinstance(optimizer.adamw, AdamW8bit) else step,
-                **{key: tensor.to(parameter.device) for key, tensor in moments.items()},
-            }
+            state: dict[str, Any] = {key: tensor.to(parameter.device) for key, tensor in moments.items()}
+            if isinstance(optimizer.adamw, AdamW8bit):
+                state["step"] = int(state["step"])
+            optimizer.adamw.state[parameter] = state
     torch.set_rng_state(tensors["random"])
     if "random.cuda" in tensors and classifier.device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random.cuda"], classifier.device)

@@ -1,4 +1,4 @@
-"""What is kept in memory for the next use: by the C library what is freed, by oneDNN its kernels."""
+"""What is kept in memory for the next use: freed memory by the C library and PyTorch, kernels by oneDNN."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt's names for them
 KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}  # oneDNN's and PyTorch's own
+SEGMENTS = "PYTORCH_CUDA_ALLOC_CONF"  # read by all versions of PyTorch, later ones prefer PYTORCH_ALLOC_CONF
 MIB = 2**20
 
 
@@ -32,6 +33,16 @@ def keep_few_kernels() -> None:
     """
     for name, count in KERNELS.items():
         os.environ.setdefault(name, count)
+
+
+def let_segments_grow() -> None:
+    """Lets PyTorch's segments of a GPU's memory grow, on Linux, unless the environment says otherwise.
+
+    Micro-batches of many lengths leave gaps between fixed ones that no tensor fits into.
+    To be called before CUDA starts.
+    """
+    if sys.platform == "linux" and "PYTORCH_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault(SEGMENTS, "expandable_segments:True")
 
 
 def give_back_memory() -> None:

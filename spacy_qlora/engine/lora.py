@@ -124,8 +124,8 @@ class LoRAProducts(Function):
                 grad_x = grad_low @ down if dropped is None else zero(grad_low @ down, dropped)
         if ctx.needs_input_grad[0]:
             for module, grad in zip(group.linears, grads, strict=True):
-                weight = dequantize(module)
-                grad_x = grad @ weight if grad_x is None else grad_x.addmm_(grad, weight)
+                # Without a name for it, no weight is kept while the next is dequantised.
+                grad_x = grad @ dequantize(module) if grad_x is None else grad_x.addmm_(grad, dequantize(module))
         return grad_x, grad_residual, None, None, *grad_masters
 
 

@@ -19,10 +19,11 @@ from spacy_qlora.engine.settings import LINEARS, ClassifierSettings, LoopSetting
 
 MIB = 2**20
 MASTER = 4  # bytes of an element of the adapter and the head, and of each of their gradients
-# What the interpreter and the libraries take before the base is loaded, and what CUDA takes for itself.
+# What the interpreter and the libraries take before the base is loaded, and what CUDA takes for itself, as estimated.
 PROGRAM = {"cpu": 700 * MIB, "cuda": 400 * MIB}
 SLACK = 0.05  # of all
-RESIDENT = 512 * MIB  # of dequantised weights are kept, on a CPU, if all of them are no more
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+RESIDENT = 512 * MIB  # of dequantised weights are kept if all of them are no more
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Job:
         """What a config describes, before any budget. words_a_piece: In the corpus; none has more than one."""
         pieces = max(loop.batch_pieces, length)
         words = math.ceil(pieces * words_a_piece)
-        resident = usually_resident(shape, size, device)
+        resident = usually_resident(shape, size)
         job = cls(shape, settings, tags, pieces, length, words, resident=resident, size=size, device=device)
         return replace(job, checkpointed=job.adapted if loop.checkpointing else 0, padding=PADDING)
 
@@ -226,16 +227,17 @@ class Job:
         return self.pieces * (3 * self.shape.mlp + 4 * self.shape.hidden) * self.size
 
 
-def usually_resident(shape: Shape, size: int, device: str) -> int:
-    """Layers whose dequantised weights are kept where no plan says otherwise: all of a small base on a CPU."""
-    small = shape.layers * shape.layer_weights * size <= RESIDENT
-    return shape.layers if small and device == "cpu" else 0
+def usually_resident(shape: Shape, size: int) -> int:
+    """Layers whose dequantised weights are kept where no plan says otherwise: all of a small base."""
+    return shape.layers if shape.layers * shape.layer_weights * size <= RESIDENT else 0
 
 
 def peak_memory(device: torch.device) -> int:
-    """Highest use so far, in bytes: allocated on a CUDA device, or resident in the process; 0 where no one tells."""
+    """Highest use so far, in bytes: of a CUDA device's tensors and of CUDA itself, or of the whole process on a CPU;
+    0 where no one tells.
+    """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_allocated(device) + PROGRAM["cuda"]
     status = Path("/proc/self/status")  # of Linux; its ru_maxrss counts what the parent held when it started this
     if status.exists() and (peak := status.read_text().partition("VmHWM:")[2]):
         return 1024 * int(peak.split(maxsplit=1)[0])
@@ -258,8 +260,8 @@ def forget_peak(device: torch.device) -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether PyTorch found no memory, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether PyTorch, CUDA or cuBLAS found no memory."""
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def _constants(weights: int) -> int:

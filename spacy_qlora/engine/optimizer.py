@@ -30,7 +30,7 @@ class AdapterOptimizer:
         if eight_bit:
             self.adamw = AdamW8bit(groups, weight_decay=settings.weight_decay)
         else:
-            fused = encoder.device.type == "cpu"  # elsewhere PyTorch chooses well
+            fused = encoder.device.type in ("cpu", "cuda")
             self.adamw = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=fused or None)
         self.schedule = LambdaLR(self.adamw, lambda step: settings.factor(step, total))
 

@@ -26,7 +26,8 @@ def make(base: Path) -> Make:
 
     def make(grad_factor: float = 1.0, **settings: object) -> Language:
         nlp = spacy.blank("en")
-        model = {"base": str(base), "r": 4, "alpha": 8.0, "dropout": 0.0, "compute_dtype": "float32", **settings}
+        model = {"base": str(base), "r": 4, "alpha": 8.0, "dropout": 0.0, "device": "cpu", "compute_dtype": "float32"}
+        model |= settings
         nlp.add_pipe("transformer", config={"model": {"@architectures": NAME, **model}})
         add_tagger(nlp, grad_factor=grad_factor)
         return nlp

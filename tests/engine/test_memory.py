@@ -14,7 +14,7 @@ from torch import Tensor
 from spacy_qlora.engine.base import Base, load_base
 from spacy_qlora.engine.batching import rounded
 from spacy_qlora.engine.classifier import TokenClassifier
-from spacy_qlora.engine.memory import MIB, Job, Shape, forget_peak, peak_memory
+from spacy_qlora.engine.memory import MIB, Job, Shape, forget_peak, is_out_of_memory, peak_memory
 from spacy_qlora.engine.optimizer import AdapterOptimizer
 from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings
 from spacy_qlora.engine.window import Window
@@ -173,3 +173,16 @@ def test_the_peak_of_earlier_work_is_forgotten() -> None:
     del tensor
     forget_peak(CPU)
     assert peak_memory(CPU) < before - 200 * MIB
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"), False),
+    ],
+)
+def test_what_memory_that_runs_out_is_called(error: RuntimeError, expected: bool) -> None:
+    assert is_out_of_memory(error) == expected
