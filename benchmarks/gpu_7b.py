@@ -89,7 +89,8 @@ def make_classifier(folder: Path, shape: dict[str, object], device: torch.device
     info = BaseInfo(id="random")
     save_base(folder / "base", info, shape, Tokenizer(WordLevel(words, unk_token="<s>")), weights(shape), "random")
     base = load_base(folder / "base", device, torch.bfloat16)
-    return TokenClassifier(base, TAGS, ClassifierSettings(LoRASettings(r=16, dropout=0.05)))
+    lora = LoRASettings(r=16, dropout=0.05)
+    return TokenClassifier(base, TAGS, ClassifierSettings(lora, pooling="first_last", label_smoothing=0.1))
 
 
 def weights(shape: dict[str, object]) -> Iterator[tuple[str, Tensor]]:
@@ -108,7 +109,8 @@ def texts() -> list[Window]:
     found = []
     for length in np.clip(random.gamma(3, 12, STEPS * 60).astype(int), 4, 256):
         places = np.arange(length)
-        found.append(Window(random.integers(2, 500, length), places, places, random.integers(0, TAGS, length)))
+        reads, tags = np.stack((places, places), axis=1), random.integers(0, TAGS, length)
+        found.append(Window(random.integers(2, 500, length), reads, places, tags))
     return found
 
 

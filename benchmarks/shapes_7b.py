@@ -81,7 +81,7 @@ def step(classifier: TokenClassifier, checkpointed: int) -> dict[str, int]:
     RETURNS: Bytes that the second keeps for its backward pass, and the most that it holds at once, gradients included.
     """
     pieces = [np.arange(LENGTH - 1 - shorter) for shorter in (0, *[1] * (PIECES // LENGTH - 1))]
-    windows = [Window(each, each, each, each % TAGS) for each in pieces]
+    windows = [Window(each, np.stack((each, each), axis=1), each, each % TAGS) for each in pieces]
     classifier.checkpointed = checkpointed
     classifier.train()
     # transformers 4 turns autocast off around the rotary embedding; "meta" has none.

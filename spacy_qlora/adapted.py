@@ -165,6 +165,8 @@ def has_bfloat16(device: str) -> bool:
     """Whether this machine's CPU or GPU has instructions for bfloat16; GPUs have since NVIDIA's Ampere."""
     if device == "cuda":
         return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+    if not torch.backends.mkldnn.is_available():  # as on a Mac: its instructions are of no use without oneDNN
+        return False
     if not hasattr(torch.cpu, "get_capabilities"):  # in older versions of PyTorch
         return torch.backends.cpu.get_cpu_capability() != "AVX2"
     known = torch.cpu.get_capabilities()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,6 +166,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
     """A full disk, as far as a process can tell."""
+    import resource  # not on Windows
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -543,6 +543,8 @@ PIPELINES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link out of it": (lambda folder: link_out(folder / "tokenizer.json"), "Q308"),
     "base.json leads elsewhere": (change_json("base.json", id="../../etc"), "Q305"),
     "base.json leads to the root": (change_json("base.json", id="/etc"), "Q305"),
+    "base.json leads to a drive": (change_json("base.json", id="C:x"), "Q305"),
+    "base.json leads elsewhere on Windows": (change_json("base.json", id="..\\..\\x"), "Q305"),
     "a revision that leads elsewhere": (change_json("base.json", revision="../../x"), "Q305"),
     "base.json knows more": (change_json("base.json", trust_remote_code=True), "Q305"),
     "cfg knows more": (lambda folder: change_classifier(folder, trust_remote_code=True), "Q305"),

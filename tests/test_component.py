@@ -484,6 +484,12 @@ def test_an_older_pytorch_tells_less_of_the_cpu(
     assert find_dtype("auto", "cpu") == expected
 
 
+def test_without_onednn_a_cpu_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a Mac."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert find_dtype("auto", "cpu") == torch.float32
+
+
 @pytest.mark.parametrize(("able", "expected"), [(False, torch.float32), (True, torch.bfloat16)])
 def test_a_gpu_without_bfloat16_computes_in_float32(
     monkeypatch: pytest.MonkeyPatch, able: bool, expected: torch.dtype

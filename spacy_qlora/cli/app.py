@@ -7,6 +7,7 @@ import functools
 import os
 import shlex
 import signal
+import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -68,7 +69,8 @@ def stopped(stop: BaseException, message: str, arguments: Sequence[str]) -> NoRe
 
     stop: The StopRun, with the signal's number.  arguments: Of the command that goes on.
     """
-    typer.echo(f"{message} Go on with: {shlex.join(['python', '-m', 'spacy', *arguments])}")
+    quote = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    typer.echo(f"{message} Go on with: {quote(['python', '-m', 'spacy', *arguments])}")
     # A scheduler that stops a job in good time is no failure; Ctrl-C also ends what would come after this command.
     raise typer.Exit(0 if stop.args == (signal.SIGTERM,) else 130) from None
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.backends.cuda import is_flash_attention_available
 from torch.nn.functional import scaled_dot_product_attention
 
 SHORT = 256  # pieces; beyond, the square of scores that plain products keep would cost too much memory
@@ -26,8 +27,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causa
         return ShortAttention.apply(query, key, value, mask, causal)
     if mask is not None:
         mask = mask[:, None, None, :]
-    if query.device.type == "cuda" and (mask is not None or query.dtype == torch.float32):
-        # Grouped heads have no fused kernel there with a mask, nor in float32.
+    is_flash = mask is None and query.dtype == torch.bfloat16 and is_flash_attention_available()  # not so on Windows
+    if query.device.type == "cuda" and not is_flash:  # no other fused kernel takes grouped heads
         key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
     grouped = key.shape[1] != query.shape[1]
     return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)

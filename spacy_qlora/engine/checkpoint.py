@@ -71,7 +71,8 @@ def load_checkpoint(
         for name, parameter in classifier.named_trained():
             parameter.copy_(tensors[name])
             moments = {key.rpartition(":")[2]: tensor for key, tensor in tensors.items() if key.startswith(f"{name}:")}
-            state: dict[str, Any] = {key: tensor.to(parameter.device) for key, tensor in moments.items()}
+            # Copies: Windows would not replace a file that is still mapped.
+            state: dict[str, Any] = {key: value.to(parameter.device, copy=True) for key, value in moments.items()}
             if isinstance(optimizer.adamw, AdamW8bit):
                 state["step"] = int(state["step"])
             optimizer.adamw.state[parameter] = state

@@ -53,7 +53,8 @@ def read_model(path: Path) -> Any:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
+    # To the CPU: transformers 5 reads a GGUF file onto a Mac's GPU.
+    return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name).cpu()
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

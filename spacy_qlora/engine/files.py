@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import glob
 import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +30,10 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
         save_file(dict(tensors), path, metadata={"format": "pt", **(metadata or {})})
     except SafetensorError as error:
         if code := re.search(r"os error (\d+)", str(error)):
-            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+            number = int(
+                code[1]
+            )  # on Windows one of its own, which OSError translates where it stands in the last place
+            raise OSError(number, os.strerror(number), str(path), number) from error
         raise
     path.chmod(0o666 & ~current_umask())
 
@@ -102,13 +108,31 @@ def new_folder(path: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
 
 def replace_folder(new: Path, path: Path, aside: Path) -> None:
     """Renames `new` to `path`; what stood there stands `aside` for a moment, and comes back if that fails."""
-    shutil.rmtree(aside, ignore_errors=True)
+    make_way(aside)
     if path.exists():
-        path.rename(aside)
+        rename(path, aside)
     try:
-        new.rename(path)
+        rename(new, path)
     except OSError:
         if aside.exists():
-            aside.rename(path)
+            rename(aside, path)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def make_way(folder: Path) -> None:
+    """Removes a folder, or gives it another name where Windows keeps files in it that a program has mapped."""
+    for left in (folder, *folder.parent.glob(f"{glob.escape(folder.name)}.*")):
+        shutil.rmtree(left, ignore_errors=True)
+    if folder.exists():
+        rename(folder, folder.with_name(f"{folder.name}.{time.time_ns()}"))
+
+
+def rename(folder: Path, target: Path) -> None:
+    """As `Path.rename`; tried for two seconds on Windows, where a virus scanner may have new files open."""
+    for _ in range(20 if os.name == "nt" else 0):
+        with contextlib.suppress(PermissionError):
+            folder.rename(target)
+            return
+        time.sleep(0.1)
+    folder.rename(target)

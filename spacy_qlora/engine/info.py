@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from spacy_qlora.errors import InputError
@@ -28,7 +28,8 @@ class BaseInfo:
 
     def __post_init__(self) -> None:
         """Raises ValueError where id or revision could lead to another place than a hub repository or a folder here."""
-        if ".." in Path(self.id).parts or Path(self.id).is_absolute() or "/" in self.revision or "\\" in self.revision:
+        path = PureWindowsPath(self.id)  # knows drives, and both kinds of slashes
+        if ".." in path.parts or path.anchor or "/" in self.revision or "\\" in self.revision:
             raise ValueError("id or revision")
 
     @classmethod

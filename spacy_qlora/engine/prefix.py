@@ -57,7 +57,11 @@ def _write(classifier: TokenClassifier, windows: Sequence[Window], budget: int, 
                     file.seek(starts[i])
                     file.write(rows.view(torch.uint8).numpy().data)
                     bar.update(lengths[i])
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except PermissionError:  # on Windows, where another run has just written the same and mapped it
+            if not path.exists():
+                raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,22 @@ def quantize(name: str, weight: Tensor) -> dict[str, Tensor]:
     """
     if name.removesuffix(".weight").rpartition(".")[2] not in LINEARS:
         return {name: weight.to(torch.bfloat16).contiguous()}
-    packed, state = quantize_4bit(
-        weight.contiguous(), blocksize=NF4["block"], compress_statistics=NF4["double"], quant_type=NF4["type"]
-    )
+    with one_thread():
+        packed, state = quantize_4bit(
+            weight.contiguous(), blocksize=NF4["block"], compress_statistics=NF4["double"], quant_type=NF4["type"]
+        )
     return {name: packed, **{f"{name}.{key}": value for key, value in state.as_dict(packed=True).items()}}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, sums are not divided among threads, whose number would show: that of a large weight's constants, here."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def save_base(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -217,7 +218,7 @@ def _require_no_gap(path: Path) -> None:
 
 
 def _cached(name: str, version: str) -> Path:
-    return cache_folder() / f"{name}@{version}".replace(os.sep, "--").replace("/", "--")
+    return cache_folder() / re.sub(r"[/\\:]", "--", f"{name}@{version}")
 
 
 def _changed(checkpoint: Path) -> str:

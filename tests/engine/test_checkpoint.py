@@ -311,3 +311,13 @@ def test_a_checkpoint_of_another_corpus_is_refused(base: Path, tmp_path: Path, f
     loop.windows = [replace(first, tags=first.tags[::-1]), *loop.windows[1:]]
     with pytest.raises(InputError, match=r"Q405.*corpus"):
         loop.resume()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_checkpoint_is_not_kept_open(base: Path, tmp_path: Path) -> None:
+    """Windows would not let the next but one take its place."""
+    with pytest.raises(KeyboardInterrupt):
+        run(make_loop(base, tmp_path, schedule=replace(EPOCHS, eval_frequency=1)), stop_at=2)
+    loop = make_loop(base, tmp_path, schedule=replace(EPOCHS, eval_frequency=1))
+    loop.resume()
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()

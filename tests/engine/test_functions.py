@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 
 import pytest
@@ -142,6 +141,7 @@ def test_a_small_base_keeps_the_weights_that_dequantising_gives(
 
 def test_freed_memory_is_used_again(base: Path) -> None:
     """Without this, each of these tensors would come as new pages, of 4 KiB, that the system clears one by one."""
+    resource = pytest.importorskip("resource", reason="not on Windows")
     load_base(base, CPU, torch.float32)
     for _ in range(3):
         torch.ones(2**22)

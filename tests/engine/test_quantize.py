@@ -34,6 +34,17 @@ def test_a_linear_becomes_what_bitsandbytes_makes_of_it() -> None:
     assert tensors[name].numel() == weight.numel() // 2
 
 
+def test_the_number_of_threads_does_not_show() -> None:
+    """PyTorch divides a sum of so many constants among them."""
+    weight, before, made = torch.rand(2560, 1000), torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        made.append(quantize("up_proj.weight", weight))
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*(each.values() for each in made), strict=True))
+
+
 @pytest.mark.parametrize(
     "name", ["model.embed_tokens.weight", "model.layers.0.input_layernorm.weight", "lm_head.weight"]
 )
