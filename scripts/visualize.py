@@ -11,12 +11,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from spacy import displacy
 from spacy.language import Language
 from spacy.tokens import Doc
+from spacy.util import escape_html
 
 from spacy_qlora.cli.app import in_one_line
 from spacy_qlora.evaluation.data import read_docs
@@ -47,13 +48,20 @@ def main(
     docs = list(side_by_side(nlp, gold))
     labels = sorted({ent.label_ for doc in docs for ent in doc.ents})
     colors = {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(labels)}
-    options = {"colors": {label: page for label, (_, page) in colors.items()}}
+    options = {"colors": {escape_html(label): page for label, (_, page) in colors.items()}}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"\[W006\]")  # a note without predicted entities is worth seeing too
-        out.write_text(displacy.render(docs, style="ent", page=True, jupyter=False, options=options), encoding="utf8")
+        pages = [escaped(displacy.parse_ents(doc)) for doc in docs]
+        html = displacy.render(pages, style="ent", page=True, jupyter=False, options=options, manual=True)
+    out.write_text(html, encoding="utf8")
     for doc in docs:
         typer.echo(f"\n{doc.user_data['title']}\n{in_brackets(doc, colors)}")
     typer.echo(f"\nThe same on a page: {out}")
+
+
+def escaped(page: dict[str, Any]) -> dict[str, Any]:
+    """page: As displaCy parses a doc. It escapes the text itself, and not the labels."""
+    return {**page, "ents": [{**ent, "label": escape_html(ent["label"])} for ent in page["ents"]]}
 
 
 def most_varied(docs: list[Doc], notes: int) -> list[Doc]:

@@ -18,7 +18,7 @@ MESSAGES = {
     "Q103": "{path}, line {line}, column {column}: not JSON from here on. Mend the list, or write JSON Lines.",
     "Q104": "{path}: the datasets library cannot load it ({reason}). Check the name or the folder, and the network.",
     "Q105": "{path}: choose one of its splits ({splits}), as in {path}:{first}.",
-    "Q106": "{path}: needs the columns tokens (strings) and ner_tags (class labels or strings), and has {columns}.",
+    "Q106": "{path}: needs the columns tokens (strings) and ner_tags (class labels or strings); {problem}.",
     "Q107": "{path}: none of its {records} records is left after the checks. Mend what is named above.",
     "Q108": "{splits} splits need as many groups of records, and there are {groups}. Give more, or a share of 0.",
     "Q109": "--lang {lang}: spaCy cannot make that language here. Give another, or install what it needs.",

@@ -141,6 +141,17 @@ def test_visualize_draws_the_most_varied_notes_and_what_differs(tmp_path: Path) 
     assert "&amp; chills" in page
 
 
+def test_a_label_is_no_code_in_the_page(tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": "<img src=x onerror=alert()>", "pattern": "cough"}])
+    nlp.to_disk(tmp_path / "model")
+    DocBin(docs=[nlp("A cough")]).to_disk(tmp_path / "gold.spacy")
+    run("visualize.py", tmp_path / "model", tmp_path / "gold.spacy", tmp_path / "notes.html")
+    page = (tmp_path / "notes.html").read_text(encoding="utf8")
+    assert "<img" not in page
+    assert "&lt;img src=x" in page
+
+
 def test_visualize_has_errors_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "gold.spacy").write_bytes(b"no docs")
     command = [sys.executable, SCRIPTS / "visualize.py", "none", tmp_path / "gold.spacy", tmp_path / "a.html"]

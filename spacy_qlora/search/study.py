@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -147,7 +148,8 @@ class SharedStudy:
 
     def _give_up_lost(self) -> None:
         """Trials whose process is gone, and the folders that killed ones left."""
-        dead = {path for path in self.folder.glob("trial-*") if not is_held(path / LOCK)}
+        own = (path for path in self.folder.glob("trial-*") if re.fullmatch(r"trial-\d+", path.name) and path.is_dir())
+        dead = {path for path in own if not is_held(path / LOCK)}
         for trial in self.trials():
             place = self._place(trial.number)
             if trial.state == TrialState.RUNNING and (place in dead or not place.exists()):

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spacy.language import Language
+from spacy.strings import StringStore
 from spacy.training import Example
 from wasabi import msg
 
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.evaluation.calibration import LEAST, calibrate
-from spacy_qlora.training.save import save_pipeline
+from spacy_qlora.training.save import STRINGS, save_pipeline
 
 
 def calibrate_pipeline(nlp: Language, examples: Iterable[Example], path: Path) -> None:
@@ -31,7 +32,7 @@ def calibrate_pipeline(nlp: Language, examples: Iterable[Example], path: Path) -
             ner.model.temperature, ner.model.threshold = found.temperature, found.threshold
             scores, performance = nlp.evaluate(examples), nlp.meta.setdefault("performance", {})
             performance.update((key, scores[key]) for key in performance.keys() & scores.keys())
-            save_pipeline(nlp, path, keep=True)
+            save_pipeline(nlp, path, StringStore().from_disk(path / STRINGS), keep=True)
             errors = f"calibration error {found.before:.4f} before, {found.after:.4f} after"
             msg.good(f"{name}: temperature {found.temperature}, {errors}, on {found.entities} entities found")
             msg.good(f"{name}: threshold {found.threshold:g}, F1 {scores['ents_f']:.4f}")

@@ -14,6 +14,7 @@ from spacy.language import Language
 from spacy.training import Corpus, Example  # noqa: F401, registers the corpus readers
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import create_before_to_disk_callback, create_evaluation_callback, update_meta
+from spacy.util import load_model_from_config
 from thinc.api import Config
 from tqdm import tqdm
 from wasabi import msg
@@ -63,7 +64,7 @@ def train(path: Path, config: Config, output: Path, resume: bool = False) -> Pro
             bar.on_step(progress)
             stop.check()
 
-        hooks = make_hooks(nlp, ner, run.config, output, history, log_step, stop)
+        hooks = make_hooks(nlp, ner, run.config, output, history, run.strings, log_step, stop)
         progress = loop.run(Hooks(*hooks, on_step=on_step))
     finalize()
     best = spacy.load(output / BEST)
@@ -76,12 +77,14 @@ class Run:
     """What a config describes, checked and read.
 
     nlp: The initialised pipeline.  ner: Its component that is trained.  windows: Of the train corpus.
+    strings: That the vocabulary holds before any text is read.
     """
 
     nlp: Language
     ner: QLoRANER
     config: TrainingConfig
     windows: list[Window]
+    strings: list[str]
 
     def make_loop(self, checkpoints: Path) -> Loop:
         """checkpoints: As of the Loop. Raises InputError where the memory budget is too small."""
@@ -103,7 +106,8 @@ def prepare(path: Path, config: Config) -> Run:
     if not windows:
         raise InputError("Q409", path=path, split="train")
     check_dev(path, ner, read_corpus(path, "dev", resolved.dev, nlp))
-    return Run(nlp, ner, resolved, windows)
+    strings = load_model_from_config(config, auto_fill=True).vocab.strings  # nlp has read the corpora
+    return Run(nlp, ner, resolved, windows, list(strings))
 
 
 def check_dev(path: Path, ner: QLoRANER, examples: Iterable[Example]) -> None:
@@ -182,6 +186,7 @@ def make_hooks(
     run: TrainingConfig,
     output: Path,
     history: History,
+    strings: Sequence[str],
     log_step: Callable[[dict[str, Any]], None],
     stop: Stop,
 ) -> tuple[Callable[[], float], Callable[[Progress, bool], None]]:
@@ -210,7 +215,7 @@ def make_hooks(
         }
         update_meta(run.training, nlp, info)
         for name in (LAST, BEST) if best else (LAST,):
-            save_pipeline(before_to_disk(nlp), output / name)
+            save_pipeline(before_to_disk(nlp), output / name, strings)
         kept = {name: scores.get(name) for name in run.training["score_weights"]}
         history.add(progress, kept, peak_memory(ner.model.classifier.device))
         with tqdm.external_write_mode():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +13,30 @@ from spacy.strings import StringStore
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.files import new_folder
 
+STRINGS = Path("vocab", "strings.json")
 
-def save_pipeline(nlp: Language, path: Path, keep: bool = False) -> None:
-    """Like nlp.to_disk, but where every trained component is a qlora_ner, the vocabulary keeps their labels alone.
 
-    spaCy would write every string it ever met to vocab/strings.json, patients' names among them. Other trained
-    components may need some of these.
+def save_pipeline(nlp: Language, path: Path, strings: Iterable[str] = (), keep: bool = False) -> None:
+    """Like nlp.to_disk, but the vocabulary keeps the labels of each qlora_ner alone, or `strings` with them.
 
+    spaCy would write every string it ever met to vocab/strings.json, patients' names among them.
+
+    strings: Of before any text was read. They are kept where there are other trained components, which may need them.
     keep: What else stands there, such as a licence, stays; otherwise nothing does.
     """
     trained: list[Any] = [pipe for _, pipe in nlp.pipeline if getattr(pipe, "is_trainable", False)]
+    own = [pipe for pipe in trained if isinstance(pipe, QLoRANER)]
+    words = {label for pipe in own for label in pipe.labels} | (set() if len(own) == len(trained) else set(strings))
     try:
         with new_folder(path, is_ours=is_pipeline) as folder:
             nlp.to_disk(folder)
-            if all(isinstance(pipe, QLoRANER) for pipe in trained):
-                labels = {label for pipe in trained for label in pipe.labels}
-                StringStore(sorted(labels)).to_disk(folder / "vocab" / "strings.json")
+            StringStore(sorted(words)).to_disk(folder / STRINGS)
             if keep:
-                for file in path.iterdir():
-                    if file.is_file() and not (folder / file.name).exists():
-                        shutil.copy2(file, folder)
+                for item in path.iterdir():
+                    if item.is_dir() and not (folder / item.name).exists():
+                        shutil.copytree(item, folder / item.name, symlinks=True)
+                    elif not item.is_dir() and not (folder / item.name).exists():
+                        shutil.copy2(item, folder, follow_symlinks=False)
     except OSError as error:
         error.filename = str(path)  # not the temporary one, or none at all for a full disk
         raise

@@ -227,11 +227,13 @@ def test_another_base_where_the_setting_points_does_not_stand_before_the_carried
     assert find_base(str(other), carried, BaseInfo.from_folder(base)) == carried
 
 
-@pytest.mark.parametrize("name", ["nowhere", "empty"])
+@pytest.mark.parametrize("name", ["nowhere", "empty", "component"])
 def test_the_environment_is_not_overruled_by_what_else_is_there(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / "empty").mkdir()
+    component = shutil.copytree(base, tmp_path / "component")
+    (component / "head.safetensors").touch()  # as beside the base.json of a trained component
     monkeypatch.setenv("SPACY_QLORA_BASE", str(tmp_path / name))
     with pytest.raises(InputError, match="Q201"):
         find_base(str(base), base, None)

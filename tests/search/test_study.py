@@ -77,6 +77,10 @@ def test_a_trial_whose_process_was_killed_is_run_again(tmp_path: Path) -> None:
     assert again.trial.number == 2
     assert [trial.state for trial in study.trials()][:2] == [TrialState.COMPLETE, TrialState.FAIL]
     assert folders(study) == ["trial-2"], "what the killed one left is gone"
+    (tmp_path / "trial-notes").mkdir()
+    (tmp_path / "trial-7").touch()
+    opened(tmp_path).take(2)
+    assert {"trial-7", "trial-notes"} < set(folders(study)), "what it did not make stays"
     assert study.take(2) is None, "and it does not count"
 
 

@@ -11,6 +11,7 @@ import pytest
 import spacy
 import torch
 from spacy.tokens import DocBin
+from spacy.training import Example
 
 from spacy_qlora.engine.functions import can_compile
 from spacy_qlora.engine.loop import Progress
@@ -90,6 +91,26 @@ def test_pipelines_hold_no_word_of_the_texts(finished: tuple[Path, Progress], co
         for path in pipeline.rglob("*"):
             if path.is_file() and path.name != "tokenizer.json":  # that of the base, made of these texts in conftest.py
                 assert not any(name.encode() in path.read_bytes() for name in names), path
+
+
+def test_nor_does_one_with_a_frozen_component(corpus: Path, base: Path, tmp_path: Path) -> None:
+    """It may need what the vocabulary held before: here the tagger's own words."""
+    other = spacy.blank("en")
+    other.add_pipe("tagger").add_label("NN")  # type: ignore[attr-defined]
+    other.initialize(lambda: [Example.from_dict(other.make_doc("ward"), {"tags": ["NN"]})])
+    other.to_disk(tmp_path / "other")
+    frozen = {
+        "nlp__pipeline": ["tagger", "qlora_ner"],
+        "components__tagger": {"source": str(tmp_path / "other")},
+        "training__frozen_components": ["tagger"],
+        "training__annotating_components": [],
+    }
+    run(corpus, base, tmp_path / "out", **SETTINGS | {"training__max_epochs": 1} | frozen)
+    for name in ("model-best", "model-last"):
+        strings = set(json.loads((tmp_path / "out" / name / "vocab" / "strings.json").read_text()))
+        assert {"ward", "NN", "Disease", "Drug", "Symptom"} <= strings
+        assert not strings & {"diabetes", "metformin", "lisinopril", "asthma", "coronary", "Aspirin"}
+        assert [word.tag_ for word in spacy.load(tmp_path / "out" / name)("ward")] == ["NN"]
 
 
 def test_the_same_run_gives_the_same_weights(

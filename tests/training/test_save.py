@@ -36,8 +36,11 @@ def test_texts_are_left_out_of_two_components_as_well(trained: Path, tmp_path: P
 def test_what_else_stands_there_can_stay(trained: Path, tmp_path: Path) -> None:
     save_pipeline(spacy.load(trained), tmp_path / "model")
     (tmp_path / "model" / "LICENSE").write_text("MIT")
+    (tmp_path / "model" / ".git").mkdir()
+    (tmp_path / "model" / ".git" / "HEAD").write_text("main")
     save_pipeline(spacy.load(trained), tmp_path / "model", keep=True)
     assert (tmp_path / "model" / "LICENSE").read_text() == "MIT"
+    assert (tmp_path / "model" / ".git" / "HEAD").read_text() == "main"
 
 
 def test_labels_of_other_components_are_kept(trained: Path, tmp_path: Path) -> None:
