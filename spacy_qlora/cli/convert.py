@@ -116,3 +116,5 @@ def _show(report: dict[str, Any], out: str) -> None:
     typer.echo(table(rows, header=header, divider=True, aligns=("l", *"r" * len(header[1:]))))
     kept, read = report["mentions_out"], report["mentions_in"]
     (msg.good if kept == read else msg.warn)(f"{out}: {kept:,} of {read:,} mentions kept")
+    if split := sum(split["tokens_split"] for split in splits.values()):
+        msg.warn(f"{split:,} tokens were split where a mention begins or ends; a pipeline leaves such tokens whole")

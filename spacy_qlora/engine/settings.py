@@ -82,14 +82,16 @@ class ClassifierSettings:
         return depth, adapted
 
     def unmasked_from(self, layers: int, base: str) -> int | None:
-        """`bidirectional_from` on a base that has `layers`, "auto" as a number. Raises InputError as `depths` does."""
+        """`bidirectional_from` on a base that has `layers`: a number of one that is kept, or None. Raises InputError as
+        `depths` does.
+        """
         depth, adapted = self.depths(layers, base)
         first = self.bidirectional_from
         if isinstance(first, str):
             return max(depth // 2, depth - adapted)
         allowed = first is None or first <= depth
         require(allowed, "bidirectional_from", first, f"at most the {depth} layers that are kept")
-        return first
+        return None if first == depth else first
 
 
 @dataclass(frozen=True)

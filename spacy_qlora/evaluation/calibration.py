@@ -99,7 +99,8 @@ def collect(ner: QLoRANER, examples: Iterable[Example]) -> list[Found]:
     for batch in minibatch(tqdm(examples, desc="Calibrating", unit=" docs", leave=False), 256):
         docs = [example.predicted for example in batch]
         for example, doc, scores in zip(batch, docs, ner.model.scores(docs), strict=True):
-            gold = {(ent.start_char, ent.end_char, ent.label_) for ent in example.reference.ents}
+            ents = (ent for ent in example.reference.ents if ent.label_ in number)  # others, none of it can find
+            gold = {(ent.start_char, ent.end_char, ent.label_) for ent in ents}
             spans = ner.model.bio.spans(ner.model.bio.decode(scores))
             spans = [span for span in spans if scored_tokens(example, *span[:2])]
             places = [(doc[start].idx, doc[end - 1].idx + len(doc[end - 1]), label) for start, end, label in spans]

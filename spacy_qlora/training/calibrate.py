@@ -35,4 +35,4 @@ def calibrate_pipeline(nlp: Language, examples: Iterable[Example], path: Path) -
             save_pipeline(nlp, path, StringStore().from_disk(path / STRINGS), keep=True)
             errors = f"calibration error {found.before:.4f} before, {found.after:.4f} after"
             msg.good(f"{name}: temperature {found.temperature}, {errors}, on {found.entities} entities found")
-            msg.good(f"{name}: threshold {found.threshold:g}, F1 {scores['ents_f']:.4f}")
+            msg.good(f"{name}: threshold {ner.threshold:g}, F1 {scores['ents_f']:.4f}")

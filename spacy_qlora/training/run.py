@@ -102,6 +102,7 @@ def prepare(path: Path, config: Config) -> Run:
     nlp = make_pipeline(path, config)
     resolved = resolve(path, nlp)
     ner = only_component(path, nlp, resolved.training["frozen_components"])
+    ner.model.temperature, ner.model.threshold = 1.0, 0.0  # those of a sourced component were found for other weights
     windows = ner.training_windows(read_corpus(path, "train", resolved.train, nlp))
     if not windows:
         raise InputError("Q409", path=path, split="train")

@@ -24,7 +24,7 @@ def save_pipeline(nlp: Language, path: Path, strings: Iterable[str] = (), keep: 
     strings: Of before any text was read. They are kept where there are other trained components, which may need them.
     keep: What else stands there, such as a licence, stays; otherwise nothing does.
     """
-    trained: list[Any] = [pipe for _, pipe in nlp.pipeline if getattr(pipe, "is_trainable", False)]
+    trained: list[Any] = [pipe for _, pipe in nlp.components if getattr(pipe, "is_trainable", False)]
     own = [pipe for pipe in trained if isinstance(pipe, QLoRANER)]
     words = {label for pipe in own for label in pipe.labels} | (set() if len(own) == len(trained) else set(strings))
     try:

@@ -83,3 +83,11 @@ def test_other_tokens_than_the_gold(words: list[str], spaces: list[bool], expect
 
 def test_an_empty_doc() -> None:
     assert tags_of(make([]), make([])) == []
+
+
+def test_a_mention_begins_where_there_is_something_to_read() -> None:
+    words = ["\n", "\t", "chest", "pain", "\n", "a"]
+    gold = annotated(words, (0, 5, "X"), spaces=[False] * 6)
+    assert tags_of(make(words, [False] * 6), gold)[2:4] == [BX, IX]
+    gold = annotated(words, (0, 1, "X"), (2, 4, "X"), spaces=[False] * 6)
+    assert tags_of(make(words, [False] * 6), gold)[2:4] == [BX, IX]
