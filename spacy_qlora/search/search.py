@@ -19,13 +19,13 @@ from wasabi import msg
 from spacy_qlora.engine.files import require_place
 from spacy_qlora.engine.loop import usual_job
 from spacy_qlora.engine.plan import read_size
-from spacy_qlora.errors import RunError
+from spacy_qlora.errors import InputError, RunError
 from spacy_qlora.search import BEST, IMPORTANCE, TRIALS
 from spacy_qlora.search.display import Display
 from spacy_qlora.search.results import ENOUGH, write_results
 from spacy_qlora.search.rows import is_own
 from spacy_qlora.search.space import make_space
-from spacy_qlora.search.study import FILE, SharedStudy, Taken, is_study
+from spacy_qlora.search.study import FILE, IMPOSSIBLE, Outcome, SharedStudy, Taken, is_study
 from spacy_qlora.search.trial import Runner
 from spacy_qlora.training.run import Run, prepare, read_corpus
 from spacy_qlora.training.stop import stop_on_signals
@@ -65,11 +65,14 @@ def search(path: Path, config: Config, output: Path, space: str, trials: float, 
 
 
 def run_trial(runner: Runner, shared: SharedStudy, taken: Taken) -> None:
-    """The trial is given back where anything but its own end ends it."""
+    """The trial is given back where anything but its own end ends it, or settings that would do so each time."""
     try:
         outcome = runner.run(taken)
-    except BaseException:
-        shared.give_back(taken)
+    except BaseException as error:
+        if isinstance(error, InputError) and error.code == IMPOSSIBLE:
+            shared.finish(taken, Outcome(TrialState.PRUNED, reason=IMPOSSIBLE))
+        else:
+            shared.give_back(taken)
         raise
     shared.finish(taken, outcome)
 

@@ -21,8 +21,9 @@ from spacy_qlora.errors import InputError
 from spacy_qlora.search.space import Space
 
 FILE, LOCK = "study.db", ".lock"
-# What a trial may end by and still counts as one; no other error is the trial's own. Q414 is known before it starts.
-FAILURES, TOO_LARGE = ("Q402", "Q415", "Q416"), "Q414"
+# What a trial may end by and still counts as one; no other error is the trial's own. The latter come before it starts:
+# too little memory, and settings that do not go together.
+FAILURES, TOO_LARGE, IMPOSSIBLE = ("Q402", "Q415", "Q416"), "Q414", "Q210"
 REPEATED = "repeated"
 RANDOM = 5  # trials before TPE learns from them
 COMPLETE = 2  # trials before others are pruned by their median
@@ -176,7 +177,7 @@ def is_study(folder: Path) -> bool:
 def is_run(trial: FrozenTrial) -> bool:
     """Whether it counts: it runs, or ran to an end of its own."""
     reason = trial.user_attrs.get("reason")
-    return reason in FAILURES if trial.state == TrialState.FAIL else reason != TOO_LARGE
+    return reason in FAILURES if trial.state == TrialState.FAIL else reason not in (TOO_LARGE, IMPOSSIBLE)
 
 
 def is_known(trial: FrozenTrial) -> bool:

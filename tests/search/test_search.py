@@ -185,6 +185,15 @@ def test_wrong_input_ends_a_search_at_once(place: Place) -> None:
         place.run(9, qlora__memory_budget="much")
 
 
+def test_settings_that_do_not_go_together_are_not_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "VAIN", 9)
+    space = "[components.qlora_ner]\nadapted_layers = [99, 1]\n"
+    with pytest.raises(QLoRAError, match="adapted_layers = 99"):
+        place.run(9, space)
+    place.run(9, space)
+    assert place.column("state").count("complete") == 2
+
+
 def test_a_study_that_breaks(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def damage(bar: display.Bar, progress: Progress) -> None:
         (place.output / "study.db").write_bytes(b"no database" * 20_000)
