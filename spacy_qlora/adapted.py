@@ -154,7 +154,7 @@ def find_dtype(setting: str, device: str) -> torch.dtype:
     """What is computed in.  device: "cpu" or "cuda".
 
     setting: "auto" takes float32 on a processor that has no instructions for bfloat16, where products in it take
-    several times as long, and bfloat16 everywhere else, as on a GPU that this machine has not.
+    several times as long, and bfloat16 everywhere else; a GPU that is not in this machine is taken to have them.
     """
     if setting != "auto":
         return getattr(torch, setting)

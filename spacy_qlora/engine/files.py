@@ -30,9 +30,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
         save_file(dict(tensors), path, metadata={"format": "pt", **(metadata or {})})
     except SafetensorError as error:
         if code := re.search(r"os error (\d+)", str(error)):
-            number = int(
-                code[1]
-            )  # on Windows one of its own, which OSError translates where it stands in the last place
+            number = int(code[1])  # on Windows a code of its own, which OSError translates where it comes last
             raise OSError(number, os.strerror(number), str(path), number) from error
         raise
     path.chmod(0o666 & ~current_umask())

@@ -33,10 +33,12 @@ def save_pipeline(nlp: Language, path: Path, strings: Iterable[str] = (), keep: 
             StringStore(sorted(words)).to_disk(folder / STRINGS)
             if keep:
                 for item in path.iterdir():
-                    if item.is_dir() and not (folder / item.name).exists():
+                    if (folder / item.name).exists():
+                        continue
+                    if item.is_dir():
                         shutil.copytree(item, folder / item.name, symlinks=True)
-                    elif not item.is_dir() and not (folder / item.name).exists():
-                        shutil.copy2(item, folder, follow_symlinks=False)
+                    else:
+                        shutil.copy2(item, folder / item.name, follow_symlinks=False)
     except OSError as error:
         error.filename = str(path)  # not the temporary one, or none at all for a full disk
         raise
