@@ -184,6 +184,10 @@ def labels_from(path: Path) -> Callable[[Config], None]:
     return change
 
 
+def jsonl_from(path: Path) -> Callable[[Config], Any]:
+    return lambda config: config["corpora"].update(train={"@readers": "spacy.JsonlCorpus.v1", "path": str(path)})
+
+
 Case = Callable[[Place], tuple[list[object], str, object]]
 
 
@@ -218,6 +222,10 @@ CONFIGS: dict[str, Case] = {
         place.train(config=place.write("a.cfg", b"\xef\xbb\xbf" + DEFAULT.read_bytes())), "Q401", "byte order mark"
     ),
     "no such tokenizer": changed(unknown_tokenizer, "Q401", "changed.cfg"),
+    "a broken line for a reader of spaCy's": lambda place: (
+        place.train(config=place.config(jsonl_from(place.write("notes.jsonl", f'{{"text": "{MARK} has fever')))),
+        "Q401", "ValueError",
+    ),
     "no such factory": changed(unknown_factory, "Q401", "qlora_nerr"),
     "no qlora_ner": changed(no_component, "Q408", "has 0"),
     "two of them": changed(two_components, "Q408", "has 2"),
@@ -439,6 +447,9 @@ BASES: dict[str, Case] = {
     "another shape": broken_checkpoint(change_json("config.json", hidden_size=32), "Q204", "checkpoint: weight"),
     "too few layers": broken_checkpoint(change_json("config.json", num_hidden_layers=4), "Q204", "checkpoint: weight"),
     "config.json broken": broken_checkpoint(lambda folder: (folder / "config.json").write_text("{"), "Q212"),
+    "config.json with sizes that cannot be": broken_checkpoint(
+        change_json("config.json", num_attention_heads=0, head_dim=None), "Q212"
+    ),
     "no tokenizer": broken_checkpoint(lambda folder: (folder / "tokenizer.json").unlink(), "Q212"),
     "no weights": broken_checkpoint(lambda folder: (folder / "model.safetensors").unlink(), "Q212"),
     "weights cut": broken_checkpoint(lambda folder: cut(folder / "model.safetensors"), "Q214"),

@@ -145,8 +145,11 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, object], Tokenizer]:
     biased = fields.get("attention_bias") or fields.get("mlp_bias")
     if kind not in ("mistral", "llama") or biased or fields.get("hidden_act", "silu") != "silu":
         raise InputError("Q213", path=folder, kind=kind)
-    shape = AutoConfig.for_model(kind, **fields).to_dict()
-    shape["head_dim"] = shape.get("head_dim") or shape["hidden_size"] // shape["num_attention_heads"]
+    try:
+        shape = AutoConfig.for_model(kind, **fields).to_dict()
+        shape["head_dim"] = shape.get("head_dim") or shape["hidden_size"] // shape["num_attention_heads"]
+    except Exception as error:  # transformers checks types and sizes, each line of it in its own way
+        raise InputError("Q212", path=folder) from error
     return shape, tokenizer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import spacy
+from catalogue import RegistryError
 from spacy.errors import Errors
 from spacy.language import Language
 from spacy.training import Corpus, Example  # noqa: F401, registers the corpus readers
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import create_before_to_disk_callback, create_evaluation_callback, update_meta
 from spacy.util import load_model_from_config
-from thinc.api import Config
+from thinc.api import Config, ConfigValidationError
 from tqdm import tqdm
 from wasabi import msg
 
@@ -34,6 +36,7 @@ from spacy_qlora.training.history import FILE, History
 from spacy_qlora.training.save import is_pipeline, save_pipeline
 from spacy_qlora.training.stop import Stop, stop_on_signals
 
+QUOTING = ("[E194]", "[E949]")  # texts, where words do not add up to them
 BEST, LAST, STATE = "model-best", "model-last", "checkpoint"
 
 
@@ -139,7 +142,14 @@ def make_pipeline(path: Path, config: Config) -> Language:
             raise damaged(path, "train") from error
         if str(error).startswith("[E088]"):
             raise InputError("Q417", path=path, split="train") from error
-        raise InputError("Q401", path=path, problem=problem(error)) from error
+        raise InputError("Q401", path=path, problem=told(error)) from error
+
+
+def told(error: Exception) -> str:
+    """What may be shown of an error; of one that could quote the corpus, which was read as well, the kind alone."""
+    known = re.match(r"\[E\d+\]|Can't read file:", str(error))  # spaCy's, and srsly's of a path
+    is_safe = isinstance(error, (ConfigValidationError, RegistryError, ImportError))
+    return problem(error) if is_safe or (known and known[0] not in QUOTING) else type(error).__name__
 
 
 def require_docbins(corpora: Mapping[str, Any]) -> None:
