@@ -560,8 +560,16 @@ PIPELINES: dict[str, tuple[Callable[[Path], object], str]] = {
     "base.json knows more": (change_json("base.json", trust_remote_code=True), "Q305"),
     "cfg knows more": (lambda folder: change_classifier(folder, trust_remote_code=True), "Q305"),
     "the base is gone": (lambda folder: change_base(folder, "/no/such/base", "no-such/base"), "Q211"),
-    "the base is broken": (lambda folder: change_base(folder, str(folder), ""), "Q202"),
+    "the base is broken": (lambda folder: change_base(folder, str(broken(folder)), ""), "Q202"),
+    "the base is a component": (lambda folder: change_base(folder, str(folder), ""), "Q201"),
 }
+
+
+def broken(folder: Path) -> Path:
+    """A folder beside a component's that has its base.json and nothing else of a base."""
+    (folder.parent / "broken").mkdir()
+    shutil.copy(folder / "base.json", folder.parent / "broken")
+    return folder.parent / "broken"
 
 
 def change_base(folder: Path, setting: str, source: str) -> None:

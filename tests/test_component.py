@@ -437,13 +437,14 @@ def test_two_processes_find_the_same(
     assert [entities(doc) for doc in found] == EXPECTED * 2
 
 
-def test_a_worker_is_refused_the_gpu(learned: Language, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = component(learned).model
+def test_a_worker_is_refused_the_gpu(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nlp = spacy.load(trained, config={"components.qlora_ner.device": "auto"})
+    model = component(nlp).model
     monkeypatch.setattr(model, "_process", -1)  # as if it had been copied into another process
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: pytest.fail("CUDA cannot be started in a fork"))
     with pytest.raises(RunError, match=r"Q307.*n_process=1"):
-        learned(TEXTS[0])
+        nlp(TEXTS[0])
 
 
 def test_a_pickle_that_another_program_opens_leaves_its_threads_alone(learned: Language, tmp_path: Path) -> None:

@@ -224,7 +224,8 @@ class Job:
 
     def _transient(self) -> int:
         """Gradients and products that live within one layer's backward pass, at its widest: the MLP."""
-        return self.pieces * (3 * self.shape.mlp + 4 * self.shape.hidden) * self.size
+        rows = max(self.pieces, rounded(self.read))  # those of the top layer's, where a word is read more than once
+        return rows * (3 * self.shape.mlp + 4 * self.shape.hidden) * self.size
 
 
 def usually_resident(shape: Shape, size: int) -> int:

@@ -195,6 +195,8 @@ def find_base(setting: str, carried: Path | None, trained_on: BaseInfo | None) -
             raise InputError("Q201", path=explicit)
         return Path(explicit)
     wanted = Path(setting)
+    if (wanted / INFO).exists() and not is_base(wanted):
+        raise InputError("Q201", path=wanted)
     if is_base(wanted) and (carried is None or BaseInfo.from_folder(wanted) == trained_on):
         return wanted
     if carried is not None:
