@@ -129,6 +129,8 @@ class Adapted(Generic[Settings, Module]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         trained = state["_trained"] and tuple(load(part) for part in state["_trained"])
         self.__dict__.update(state, _trained=trained, _opening=threading.RLock())
+        if self.tokenizer is not None:
+            self.tokenizer.encode_special_tokens = True  # as made; a pickle does not keep it
         if multiprocessing.parent_process() is None:  # no worker, but a pickle that was kept
             self._process = os.getpid()
 

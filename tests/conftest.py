@@ -9,9 +9,7 @@ from pathlib import Path
 
 # Tiny models gain nothing from threads, and threads of several programs on few cores wait for each other. Before torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault(
-    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-)  # a GPU's products in a fixed order, where a test asks for it
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for a GPU's products in a fixed order
 
 import pytest
 import spacy

@@ -19,13 +19,15 @@ MARKS = re.compile(r"<.*>|\[.*\]|[^0-9A-Za-z]")  # what is not of the text in a 
 
 
 def make_tokenizer(text: str, source: object) -> Tokenizer:
-    """text: Of a tokenizer.json, whose own settings may cut or pad what it reads: both are switched off.
+    """text: Of a tokenizer.json, whose own settings may cut or pad what it reads: both are switched off. So are special
+        pieces where a text spells one, such as <s>.
 
     source: For errors. Raises InputError where its pieces do not lie in a text where it says that they do.
     """
     tokenizer = Tokenizer.from_str(text)
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
     for probe, encoding in zip(PROBES, tokenizer.encode_batch(PROBES, add_special_tokens=False), strict=True):
         if wrong := _wrong_offsets(probe, encoding):
             raise InputError("Q217", source=source, what=wrong)

@@ -16,8 +16,7 @@ NO_PIECE = -1
 
 
 def encode_docs(tokenizer: Tokenizer, docs: Sequence[Doc]) -> list[Encoding]:
-    """Each doc's raw text, tokenised once; no special pieces, not even where a text spells one, such as <s>."""
-    tokenizer.encode_special_tokens = True
+    """Each doc's raw text, tokenised once; no special pieces."""
     return tokenizer.encode_batch([doc.text for doc in docs], add_special_tokens=False)
 
 

@@ -53,3 +53,11 @@ def test_usual_kinds_are_taken(tokenizer: Tokenizer) -> None:
 def test_wrong_places_are_refused(tokenizer: Tokenizer, what: str) -> None:
     with pytest.raises(InputError, match=rf"\[Q217\] here: .*\({what}\)"):
         make_tokenizer(tokenizer.to_str(), "here")
+
+
+def test_a_text_that_spells_a_special_piece(checkpoint: Path) -> None:
+    tokenizer, text = Tokenizer.from_file(str(checkpoint / "tokenizer.json")), "Stop <s> aspirin"
+    tokenizer.add_special_tokens(["<s>"])
+    special = tokenizer.token_to_id("<s>")
+    assert special in tokenizer.encode(text, add_special_tokens=False).ids
+    assert special not in make_tokenizer(tokenizer.to_str(), "here").encode(text, add_special_tokens=False).ids

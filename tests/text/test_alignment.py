@@ -137,12 +137,3 @@ def test_docs_are_encoded_without_special_pieces(tokenizer: Tokenizer) -> None:
     assert [encoding.ids for encoding in encodings] == [
         tokenizer.encode(text, add_special_tokens=False).ids for text in texts
     ]
-
-
-def test_a_text_that_spells_a_special_piece(checkpoint: Path) -> None:
-    tokenizer, text = Tokenizer.from_file(str(checkpoint / "tokenizer.json")), "Stop <s> aspirin"
-    tokenizer.add_special_tokens(["<s>"])
-    special = tokenizer.token_to_id("<s>")
-    assert special in tokenizer.encode(text, add_special_tokens=False).ids
-    [encoding] = encode_docs(tokenizer, [Doc(Vocab(), words=text.split())])
-    assert special not in encoding.ids
