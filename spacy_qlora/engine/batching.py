@@ -69,13 +69,14 @@ class Batch:
     """Windows one after another.
 
     pieces: [pieces] ids.  layout: Which belong to one window.
-    positions: [words * reads] the pieces at which each word is read, word after word.
+    read: [read] which pieces are read, each once.  words: [words * reads] which of those each word is read at.
     tags: [words] or None.  states: [pieces, hidden] what the frozen layers make of them, or None.
     """
 
     pieces: Tensor
     layout: Layout
-    positions: Tensor
+    read: Tensor
+    words: Tensor
     tags: Tensor | None
     states: Tensor | None = None
 
@@ -103,12 +104,14 @@ def collate(windows: Sequence[Window], first: int | None = None) -> Batch:
     lengths = [len(lead) + len(window) for window in windows]
     starts = accumulate(lengths, initial=len(lead))
     positions = [window.positions.ravel() + start for window, start in zip(windows, starts, strict=False)]
+    read, words = np.unique(np.concatenate(positions), return_inverse=True)
     tags = [window.tags for window in windows if window.tags is not None]
     states = [window.states for window in windows if window.states is not None]
     return Batch(
         pieces=torch.from_numpy(np.concatenate([part for window in windows for part in (lead, window.pieces)])),
         layout=Layout.of(lengths),
-        positions=torch.from_numpy(np.concatenate(positions)),
+        read=torch.from_numpy(read),
+        words=torch.from_numpy(words),
         tags=torch.from_numpy(np.concatenate(tags)) if tags else None,
         states=torch.cat(states) if states else None,
     )

@@ -56,8 +56,8 @@ class Encoder(nn.Module):
         """RETURNS: [words, reads * hidden] normed states, or what the head makes of them, float32."""
         states = self.frozen_states(batch) if batch.states is None else batch.states
         states = self._through(range(self.frozen, len(self.layers)), states, batch)
-        normed = RMSNorm.apply(states[: len(batch.positions)], self.norm.weight, self.base.config.rms_norm_eps)
-        return self.head(normed.float().view(-1, self.settings.reads * normed.shape[1]))
+        normed = RMSNorm.apply(states[: len(batch.read)], self.norm.weight, self.base.config.rms_norm_eps).float()
+        return self.head(normed.index_select(0, batch.words).view(-1, self.settings.reads * normed.shape[1]))
 
     @torch.no_grad()
     def frozen_states(self, batch: Batch) -> Tensor:
@@ -71,11 +71,11 @@ class Encoder(nn.Module):
     def _through(self, layers: range, states: Tensor, batch: Batch) -> Tensor:
         """states: [pieces, hidden].
 
-        RETURNS: [pieces, hidden], or [words * reads, hidden] behind the top layer; then rows that round it up.
+        RETURNS: [pieces, hidden], or those read behind the top layer; then rows that round their number up.
         """
         cos, sin = self.base.rotary(states, torch.arange(batch.layout.width, device=self.device)[None])
         states = pad(states, (0, 0, 0, rounded(len(states)) - len(states)))
-        read = pad(batch.positions, (0, rounded(len(batch.positions)) - len(batch.positions)))
+        read = pad(batch.read, (0, rounded(len(batch.read)) - len(batch.read)))
         for i in layers:
             causal = self.unmasked_from is None or i < self.unmasked_from
             inputs = states, batch.layout, (cos[0], sin[0]), causal, read if i == len(self.layers) - 1 else None

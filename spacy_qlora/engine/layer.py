@@ -48,7 +48,7 @@ class Layer(nn.Module):
         """x: [rows, hidden], window after window; those after the last piece are there to round their number up.
         rotary: Cosines and sines, [width of the layout, head size] each.
         causal: Whether a piece sees only those before it.
-        read: The rows to return, in their order, possibly some twice; all if not given.
+        read: The rows to return, in their order; all if not given.
         RETURNS: [rows or those read, hidden].
         """
         qkv, o, gate_up, down = self.groups

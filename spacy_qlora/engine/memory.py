@@ -161,8 +161,8 @@ class Job:
 
     @property
     def read(self) -> int:
-        """Rows that the head reads."""
-        return self.words * self.settings.reads
+        """Rows of which the head is made, at most: a word of one piece is read there alone."""
+        return min(self.pieces, self.words * self.settings.reads)
 
     def layer_adapter(self) -> dict[str, int]:
         """Parameters that an adapted layer adds, by linear."""
@@ -219,13 +219,13 @@ class Job:
         return pieces * (2 * (shape.query + shared) * self.size + 4 * shape.heads)
 
     def _head(self) -> int:
-        """The final norm over the states read, those in float32, and a word's log-probabilities and two numbers."""
-        return self.read * (self.shape.hidden * (self.size + 4) + 4) + self.words * (self.tags * 4 + 16)
+        """The final norm over the rows read; each word's in float32, their numbers, log-probabilities and two more."""
+        hidden, reads = self.shape.hidden, self.settings.reads
+        return self.read * (hidden * self.size + 4) + self.words * (reads * (hidden * 4 + 8) + self.tags * 4 + 16)
 
     def _transient(self) -> int:
         """Gradients and products that live within one layer's backward pass, at its widest: the MLP."""
-        rows = max(self.pieces, rounded(self.read))  # those of the top layer's, where a word is read more than once
-        return rows * (3 * self.shape.mlp + 4 * self.shape.hidden) * self.size
+        return self.pieces * (3 * self.shape.mlp + 4 * self.shape.hidden) * self.size
 
 
 def usually_resident(shape: Shape, size: int) -> int:

@@ -65,7 +65,7 @@ def test_epochs_differ_and_waste_little() -> None:
     assert len(one) > 5 * POOL
 
 
-def make(ids: list[int], positions: list[int], tags: list[int] | None = None) -> Window:
+def make(ids: list[int], positions: list, tags: list[int] | None = None) -> Window:
     return Window(
         np.array(ids), np.array(positions), np.arange(len(positions)), None if tags is None else np.array(tags)
     )
@@ -74,7 +74,8 @@ def make(ids: list[int], positions: list[int], tags: list[int] | None = None) ->
 def test_windows_stand_one_after_another() -> None:
     batch = collate([make([5, 6], [0, 1], [1, 2]), make([7, 8, 9], [2], [IGNORED])])
     assert batch.pieces.tolist() == [5, 6, 7, 8, 9]
-    assert batch.positions.tolist() == [0, 1, 4]
+    assert batch.read.tolist() == [0, 1, 4]
+    assert batch.words.tolist() == [0, 1, 2]
     assert batch.tags is not None
     assert batch.tags.tolist() == [1, 2, IGNORED]
 
@@ -82,8 +83,15 @@ def test_windows_stand_one_after_another() -> None:
 def test_begin_of_text_moves_all_positions() -> None:
     batch = collate([make([5, 6], [0, 1]), make([7, 8, 9], [2])], first=1)
     assert batch.pieces.tolist() == [1, 5, 6, 1, 7, 8, 9]
-    assert batch.positions.tolist() == [1, 2, 6]
+    assert batch.read.tolist() == [1, 2, 6]
     assert batch.tags is None
+
+
+def test_a_piece_that_two_reads_share_is_computed_once() -> None:
+    windows = [make([5, 6, 7], [[0, 0], [1, 2]]), make([8, 9], [[0, 1], [1, 1]])]
+    batch = collate(windows, first=1)
+    assert batch.read.tolist() == [1, 2, 3, 5, 6]
+    assert batch.words.tolist() == [0, 0, 1, 2, 3, 4, 4, 4]
 
 
 def test_padding_stands_to_the_right() -> None:
@@ -113,7 +121,7 @@ def test_every_word_is_read_at_its_own_piece(first: int | None, lengths: list[in
         expected += [ids[position] for position in positions]
         count += length
     batch = collate(windows, first)
-    assert batch.pieces[batch.positions].tolist() == expected
+    assert batch.pieces[batch.read[batch.words]].tolist() == expected
     whole = [length + (first is not None) for length in lengths]
     assert len(batch.pieces) == sum(whole)
     rectangle = batch.layout.spread(batch.pieces[:, None], zero=True).view(len(lengths), max(whole))

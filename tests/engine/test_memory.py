@@ -119,11 +119,14 @@ def test_padding_is_kept_by_attention_alone(base: Path) -> None:
     assert job.items()["activations"] == pytest.approx(kept(classifier, windows), rel=0.03)
 
 
-def test_a_head_that_reads_two_pieces_a_word(base: Path) -> None:
+@pytest.mark.parametrize("apart", [0, 1])
+def test_a_head_that_reads_two_pieces_a_word(base: Path, apart: int) -> None:
     loaded, settings = load_base(base, CPU, torch.bfloat16), ClassifierSettings(LoRASettings(), pooling="first_last")
     classifier, windows = TokenClassifier(loaded, TAGS, settings), texts(4, 32)
-    windows = [replace(window, positions=np.stack([window.positions] * 2, axis=1)) for window in windows]
-    job = Job(Shape.of(loaded.config), settings, TAGS, pieces=128, length=32, words=4 * 31)
+    last = np.arange(apart, 31, 1 + apart)  # of words of one piece, or of two
+    positions = np.stack([last - apart, last], axis=1)
+    windows = [replace(each, positions=positions, words=last, tags=each.tags[last]) for each in windows]
+    job = Job(Shape.of(loaded.config), settings, TAGS, pieces=128, length=32, words=4 * len(last))
     assert job.items()["activations"] == pytest.approx(kept(classifier, windows), rel=0.03)
     assert job.trained() == classifier.count()[0]
 
