@@ -15,7 +15,7 @@ from spacy_qlora.errors import RunError
 from spacy_qlora.settings import NERSettings
 from spacy_qlora.text.alignment import doc_windows
 from spacy_qlora.text.bio import BIO
-from spacy_qlora.text.spans import ScoredSpan, find_spans
+from spacy_qlora.text.spans import ScoredSpan, find_spans, without_smoothing
 
 if TYPE_CHECKING:
     from spacy_qlora.engine.base import Base
@@ -80,7 +80,8 @@ class NERModel(Adapted[NERSettings, "TokenClassifier"]):
         return [find_spans(self.bio, scores, self.temperature) for scores in self.scores(docs)]
 
     def scores(self, docs: Sequence[Doc]) -> list[NDArray[np.float32]]:
-        """RETURNS: For each doc, [tokens, tags] logits."""
+        """RETURNS: For each doc, [tokens, tags] logits, without the effect of label smoothing."""
+        smoothing = self.settings.classifier.label_smoothing
         per_doc = self._windows(docs)
         rows = iter(
             self.classifier.predict([window for windows in per_doc for window in windows], self.settings.batch_pieces)
@@ -89,6 +90,6 @@ class NERModel(Adapted[NERSettings, "TokenClassifier"]):
         for doc, windows in zip(docs, per_doc, strict=True):
             scores = self.bio.unread(len(doc))
             for window in windows:
-                scores[window.words] = next(rows)
+                scores[window.words] = without_smoothing(next(rows), smoothing)
             found.append(scores)
         return found

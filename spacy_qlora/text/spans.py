@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from spacy_qlora.text.bio import BIO
 
 LEAST = -600.0  # log-probabilities are cut off here, so that no product below becomes 0
+UNSURE = 1e-4  # a tag's probability without smoothing is no less: what is left of the head's own is mostly chance
 
 
 class ScoredSpan(NamedTuple):
@@ -33,6 +34,21 @@ def find_spans(bio: BIO, scores: NDArray[np.floating], temperature: float = 1.0)
     places = [(start, end, bio.labels.index(label)) for start, end, label in spans]
     probabilities = span_probabilities(scores / temperature, places)
     return [ScoredSpan(*span, float(p)) for span, p in zip(spans, probabilities, strict=True)]
+
+
+def without_smoothing(scores: NDArray[np.floating], smoothing: float) -> NDArray[np.floating]:
+    """What a head would give that was not trained with label smoothing.
+
+    One that was gives each tag (1 - smoothing) p + smoothing / tags instead of its probability p.
+
+    scores: [tokens, tags], logits.  smoothing: The setting `label_smoothing`.
+    RETURNS: [tokens, tags], log(p); the logits themselves without smoothing.
+    """
+    if not smoothing:
+        return scores
+    given = np.exp(scores - scores.max(-1, keepdims=True))
+    given /= given.sum(-1, keepdims=True)
+    return np.log(np.maximum((given - smoothing / scores.shape[1]) / (1 - smoothing), UNSURE))
 
 
 def span_probabilities(scores: NDArray[np.floating], spans: Sequence[tuple[int, int, int]]) -> NDArray[np.float64]:

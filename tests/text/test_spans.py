@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from spacy_qlora.text.bio import BIO
-from spacy_qlora.text.spans import find_spans, span_probabilities
+from spacy_qlora.text.spans import UNSURE, find_spans, span_probabilities, without_smoothing
 
 XY = BIO(["X", "Y"])
 SCORES = st.integers(1, 5).flatmap(lambda length: arrays(np.float32, (length, 5), elements=st.floats(-8, 8, width=32)))
@@ -70,3 +70,21 @@ def test_temperature() -> None:
     scores = np.array([[0, 3, 0, 0, 0]], dtype=np.float32)
     probabilities = [find_spans(XY, scores, temperature)[0].score for temperature in (0.5, 1.0, 2.0)]
     assert probabilities == sorted(probabilities, reverse=True)
+
+
+@given(scores=SCORES, smoothing=st.sampled_from([0.05, 0.1, 0.3]))
+def test_smoothing_is_taken_back(scores: np.ndarray, smoothing: float) -> None:
+    scores = scores.astype(np.float64)
+    plain = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    smoothed = np.log((1 - smoothing) * plain + smoothing / 5) + 3  # logits are free to lie anywhere
+    assert np.allclose(np.exp(without_smoothing(smoothed, smoothing)), np.maximum(plain, UNSURE), atol=1e-12)
+
+
+def test_a_head_surer_than_smoothing_allows() -> None:
+    [probabilities] = np.exp(without_smoothing(np.array([[50.0, 0, 0, 0, 0]]), 0.1))
+    assert probabilities == pytest.approx([1.0 / 0.9 * 0.98, *[UNSURE] * 4])
+
+
+def test_without_smoothing_logits_are_as_they_are() -> None:
+    scores = np.array([[3.0, -1, 0, 0, 0]])
+    assert without_smoothing(scores, 0.0) is scores
