@@ -11,6 +11,7 @@ MESSAGES = {
     "Q002": "{path}: no space left on the disk. Free some and run the command again.",
     "Q003": "{path}: {reason}. Check the path and its permissions.",
     "Q004": "{path}: something else stands there. Choose another output folder, or remove it.",
+    "Q005": "out of memory. Close other programs or take a smaller base; 'python -m spacy qlora plan' says what training needs.",
     # Q1xx: the corpus
     "Q100": "{path}: no record in it. Name a file that has some.",
     "Q101": "{path}, line {line}: not UTF-8. Save the file as UTF-8.",

@@ -397,6 +397,11 @@ def test_train_with_no_space_left(place: Place, size: int) -> None:
     assert not list(place.output.glob(".*")), "nothing half written is left behind"
 
 
+def test_train_with_no_memory_left(place: Place) -> None:
+    more_than_any_address = 10**12
+    assert_one_line(run(*place.train("--components.qlora_ner.r", more_than_any_address)), "Q005", "plan")
+
+
 def test_train_resumes_only_its_own_run(place: Place) -> None:
     checkpoint = place.output / "checkpoint" / "checkpoint.safetensors"
     assert_one_line(run(*place.train("--resume")), "Q403", checkpoint)

@@ -41,6 +41,12 @@ def in_one_line(function: Callable[..., None]) -> Callable[..., None]:
             fail(error)
         except OSError as error:
             fail(os_error(error))
+        except (MemoryError, RuntimeError) as error:
+            from spacy_qlora.engine.memory import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
+            fail(RunError("Q005"))
 
     return run
 

@@ -20,7 +20,7 @@ from transformers import MistralConfig, MistralModel
 
 from spacy_qlora.engine.heap import keep_few_kernels, keep_freed_memory
 from spacy_qlora.engine.info import BaseInfo
-from spacy_qlora.engine.memory import Shape, usually_resident
+from spacy_qlora.engine.memory import Shape, is_out_of_memory, usually_resident
 from spacy_qlora.engine.tokenizer import make_tokenizer
 from spacy_qlora.errors import InputError
 
@@ -98,6 +98,8 @@ def read_base(folder: Path) -> tuple[BaseInfo, MistralConfig, dict[str, Tensor],
     except InputError:
         raise
     except Exception as error:  # tokenizers raises nothing narrower
+        if is_out_of_memory(error):
+            raise
         raise InputError("Q202", path=folder) from error
     if (found := fingerprint(tensors, fields)) != info.fingerprint:
         raise InputError("Q203", path=folder, expected=info.fingerprint[:12], found=found[:12])

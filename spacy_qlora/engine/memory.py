@@ -22,7 +22,13 @@ MASTER = 4  # bytes of an element of the adapter and the head, and of each of th
 # What the interpreter and the libraries take before the base is loaded, and what CUDA takes for itself, as estimated.
 PROGRAM = {"cpu": 700 * MIB, "cuda": 400 * MIB}
 SLACK = 0.05  # of all
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "Cannot allocate memory",
+    "could not create a primitive",  # oneDNN, which has no other words for it
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 RESIDENT = 512 * MIB  # of dequantised weights are kept if all of them are no more
 
 
@@ -261,8 +267,8 @@ def forget_peak(device: torch.device) -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether PyTorch, CUDA or cuBLAS found no memory."""
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY)
+    """Whether Python, PyTorch, oneDNN, CUDA or cuBLAS found no memory."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def _constants(weights: int) -> int:

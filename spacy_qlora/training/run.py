@@ -24,7 +24,7 @@ from wasabi import msg
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.files import make_folder, require_place
 from spacy_qlora.engine.loop import Hooks, Loop, Progress
-from spacy_qlora.engine.memory import peak_memory
+from spacy_qlora.engine.memory import is_out_of_memory, peak_memory
 from spacy_qlora.engine.prefix import with_states
 from spacy_qlora.engine.source import cache_folder
 from spacy_qlora.engine.window import Window
@@ -138,6 +138,8 @@ def make_pipeline(path: Path, config: Config) -> Language:
     except OSError:
         raise
     except Exception as error:  # spaCy raises many kinds
+        if is_out_of_memory(error):
+            raise
         if str(error) == Errors.E1014:
             raise damaged(path, "train") from error
         if str(error).startswith("[E088]"):

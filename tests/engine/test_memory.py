@@ -181,6 +181,8 @@ def test_the_peak_of_earlier_work_is_forgotten() -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
+        (MemoryError(), True),
+        (RuntimeError("could not create a primitive"), True),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
