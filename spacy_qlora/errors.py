@@ -12,6 +12,7 @@ MESSAGES = {
     "Q003": "{path}: {reason}. Check the path and its permissions.",
     "Q004": "{path}: something else stands there. Choose another output folder, or remove it.",
     "Q005": "out of memory. Close other programs or take a smaller base; 'python -m spacy qlora plan' says what training needs.",
+    "Q006": "{path}: an input of this very command. Choose another output file.",
     # Q1xx: the corpus
     "Q100": "{path}: no record in it. Name a file that has some.",
     "Q101": "{path}, line {line}: not UTF-8. Save the file as UTF-8.",
@@ -55,15 +56,17 @@ MESSAGES = {
     "Q208": "{path}: a 4-bit base already. Use it as it is, or name an unquantised checkpoint.",
     "Q209": "{name}: access is gated. Accept its licence on the hub, run 'hf auth login', then try again.",
     "Q210": "{name} = {value}: not allowed. It has to be {rule}.",
-    "Q211": "{name}: neither a folder, nor in the local hub cache, nor to be had from the hub. Check the name and the network; "
-    "offline, copy the checkpoint here and give its folder.",
+    "Q211": "{name}: neither a folder, nor in the local hub cache, nor to be had from the hub. Check the name and the network, or "
+    "give the folder of a copy; for a trained pipeline, SPACY_QLORA_BASE names the folder of a base.",
     "Q212": "{path}: no checkpoint with config.json, tokenizer.json and safetensors weights. Name a folder that holds them.",
     "Q213": "{path}: model type {kind} has another architecture. Take a Mistral, or a Llama with SiLU and no biases.",
     "Q214": "{path}: damaged or cut. Fetch the checkpoint again.",
-    "Q215": "adapter: {name} does not fit the base {base}. The pipeline was trained on another base or is damaged.",
+    "Q215": "adapter: {name} does not fit the base {base} and these settings. Take the base, r, target_modules, layers, pooling "
+    "and labels that it was trained with.",
     "Q216": "{name}: not on this machine, and HF_HUB_OFFLINE forbids the network. Copy a base here and set SPACY_QLORA_BASE.",
     "Q217": "{source}: its tokenizer tells wrong places of its pieces in the text ({what}). Take another base, "
     "or a tokenizer.json converted by a newer version of transformers.",
+    "Q218": "SPACY_QLORA_BASE = {path}: no folder that 'python -m spacy qlora base' made. Set it to one, or unset it.",
     "Q220": "{source}: not what this base was made from ({name} gives other codes). Name the right checkpoint by --float.",
     "Q221": "{path}: nothing to draw without the float weights. Name the checkpoint that the base was made from by --float.",
     # Q3xx: the component
@@ -73,7 +76,7 @@ MESSAGES = {
     "Q303": "{name}: the training corpus holds no entity. Check --paths.train.",
     "Q304": "{name}: not initialised. Train the pipeline, or load a trained one.",
     "Q305": "{path}: missing, damaged or cut. Save or install the pipeline again.",
-    "Q306": "{name} = {value}: {reason}. Choose auto, cpu or cuda.",
+    "Q306": "{name} = {value}: {reason}. Choose auto, cpu or cuda, as --components.NAME.device, or in spacy.load(config=...).",
     "Q308": "{path}: no part of a saved component, or a link out of it. Remove it, or save the pipeline again.",
     "Q307": "{name}: a GPU cannot be shared with worker processes. Call nlp.pipe with n_process=1, or set device to cpu.",
     # Q4xx: training
@@ -93,6 +96,7 @@ MESSAGES = {
     "Q416": "out of memory for a single window of {pieces} pieces. Lower max_pieces of the component, or close other programs.",
     "Q415": "step {step}: out of memory, also in smaller micro-batches. Lower [qlora] memory_budget or batch_pieces.",
     "Q417": "{path}: the {split} corpus has a text of more than a million characters, spaCy's limit. Split that record.",
+    "Q418": "{path}: missing, and training could end with nothing better. Leave --resume out to start anew.",
     "Q411": "{path}: {reason}. Check the corpus file; 'python -m spacy qlora convert' makes it.",
     # Q5xx: evaluation
     "Q500": "{model}: no pipeline folder and no installed package of that name. Check the path or install the package.",
@@ -101,7 +105,7 @@ MESSAGES = {
     "Q503": "{path}: holds no docs. Name a .spacy file with annotated docs.",
     "Q504": "{path}: no doc carries entity annotation. Set doc.ents on each, [] where there is none, and write it again.",
     "Q505": "{path}: gold labels that the pipeline cannot predict: {labels} (its labels: {known}). "
-    "Name a pipeline trained on them, or data with its labels.",
+    "Train with records of these labels too, or leave them out of the data.",
     "Q506": "{path}, record {record}: {length} characters, more than the pipeline's limit of {limit}. Split the record.",
     "Q510": "{path}, line {line}: not as 'python -m spacy qlora train' writes it. Restore the file, or remove it.",
     "Q511": "{path}: not as 'python -m spacy qlora search' writes it. Name the folder of a search.",
@@ -119,8 +123,8 @@ MESSAGES = {
     # Q8xx: the hub
     "Q800": "{path}: no trained qlora_ner in it. Name a folder that 'python -m spacy qlora train' wrote, such as model-best.",
     "Q801": "{path}: no JSON and no safetensors, so it does not go to the hub. Push with --adapter-only, or package a wheel.",
-    "Q802": "{path}: lists words besides the labels, perhaps those of texts. Save the pipeline by 'python -m spacy qlora "
-    "train' or 'calibrate', or push with --adapter-only.",
+    "Q802": "{path}: lists words besides the labels, perhaps those of texts. Push with --adapter-only, or train the "
+    "pipeline by 'python -m spacy qlora train'.",
     "Q803": "{path}: no scores. Name the file that 'python -m spacy qlora evaluate' wrote.",
     "Q804": "{repo}: the hub takes it from those only whom it knows. Run 'hf auth login', or set HF_TOKEN to a valid token.",
     "Q805": "{repo}: the hub forbids it. Check whose repository it is, and that your token may write.",

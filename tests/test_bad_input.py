@@ -344,7 +344,7 @@ def test_train_on_wrong_data(place: Place, case: Case) -> None:
 
 def test_train_with_a_wrong_variable(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACY_QLORA_BASE", str(place.folder))
-    assert_one_line(run(*place.train()), "Q201", place.folder)
+    assert_one_line(run(*place.train()), "Q218", place.folder)
 
 
 # train: where it writes

@@ -20,12 +20,16 @@ def base_cli(
 ) -> None:
     """Fetch or convert a base model, quantise it to NF4 and save it.
 
+    A base that was fetched before, and lies there whole, stays as it is.
     The hub's local cache is used first; HF_HUB_OFFLINE=1 keeps from asking the network at all.
     """
     from wasabi import msg
 
-    from spacy_qlora.engine.source import make_base
+    from spacy_qlora.engine.source import find_made, make_base
 
-    info = make_base(name, out, revision)
+    if info := find_made(name, out, revision):
+        msg.info(f"{out}: made before. Remove it to make it anew.")
+    else:
+        info = make_base(name, out, revision)
     size = sum(file.stat().st_size for file in out.iterdir()) / 2**20
     msg.good(f"{out}: {info.id}, {size:.0f} MiB, fingerprint {info.fingerprint[:12]}")

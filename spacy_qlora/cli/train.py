@@ -17,6 +17,9 @@ def train_cli(
     config: Annotated[Path, typer.Argument(help="Config file, as for 'spacy train'.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of model-best and model-last.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the output folder stopped.")] = False,
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="The same, if a run of this config and corpus is there; else start anew.")
+    ] = False,
 ) -> None:
     """Train a qlora_ner pipeline.
 
@@ -27,6 +30,6 @@ def train_cli(
     from spacy_qlora.training.run import train
 
     try:
-        train(config, load_config(config, read_overrides(context)), output, resume)
+        train(config, load_config(config, read_overrides(context)), output, resume or go_on, require=resume)
     except StopRun as stop:
-        stopped(stop, "Stopped, and the state is saved.", [*sys.argv[1:], *([] if resume else ["--resume"])])
+        stopped(stop, "Stopped, and the state is saved.", [*sys.argv[1:], *([] if resume or go_on else ["--resume"])])

@@ -86,6 +86,8 @@ def convert(
         for line in inputs[name].log.lines():
             tell(line)
         _require_records(inputs[name])
+    if settings.join and ALL in inputs and any(record.group is None for record in inputs[ALL].records):
+        tell("Records without a group are split one by one, and few neighbours are left to join. Give each its group.")
     files: dict[str, bytes] = {}
     counts = {}
     for name, records in _splits(inputs, settings).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from spacy_qlora.corpus.lines import BOM, read_lines
 from spacy_qlora.corpus.read_conll import read_conll
@@ -28,12 +28,12 @@ class Format(str, Enum):
 
 
 def detect(source: str) -> Format:
-    """A folder, and NAME:SPLIT that is no file, is of `datasets`; a file is JSON if its name or its first mark says so.
+    """A folder, and NAME:SPLIT that is no path, is of `datasets`; a file is JSON if its name or its first mark says so.
 
     RAISES (InputError): There is no such file or folder.
     """
     path = Path(source)
-    if path.is_dir() or (":" in source and not path.exists()):
+    if path.is_dir() or (":" in source and not path.exists() and not PureWindowsPath(source).drive):
         return Format.DATASETS
     if not path.exists():
         raise InputError("Q001", path=source, kind="file or folder")

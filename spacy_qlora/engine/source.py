@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from spacy_qlora.engine import embedded
-from spacy_qlora.engine.base import CONFIG, TOKENIZER, read_config
+from spacy_qlora.engine.base import CONFIG, TOKENIZER, read_base, read_config
 from spacy_qlora.engine.files import make_folder, require_place
 from spacy_qlora.engine.info import INFO, BaseInfo, is_base
 from spacy_qlora.engine.memory import Shape
@@ -49,6 +49,21 @@ def make_base(name: str, out: Path, revision: str | None = None) -> BaseInfo:
     info = BaseInfo(id=folder.resolve().name if is_local else name, revision="" if is_local else folder.name)
     shape, tokenizer = read_checkpoint(folder)
     return save_base(out, info, shape, tokenizer, read_shards(folder), str(folder))
+
+
+def find_made(name: str, out: Path, revision: str | None = None) -> BaseInfo | None:
+    """What `make_base` made in `out` of the same name, if it is whole; None too for a local folder, which may change.
+
+    revision: As of `make_base`; any will do if not given.
+    """
+    if not is_base(out) or Path(name).is_dir():
+        return None
+    try:
+        info = read_base(out)[0]
+    except InputError:
+        return None
+    wanted = embedded.WHEEL if name == embedded.NAME else revision or info.revision
+    return info if (info.id, info.revision) == (name, wanted) else None
 
 
 @contextmanager
@@ -192,7 +207,7 @@ def find_base(setting: str, carried: Path | None, trained_on: BaseInfo | None) -
     """
     if explicit := os.environ.get("SPACY_QLORA_BASE"):
         if not is_base(Path(explicit)):
-            raise InputError("Q201", path=explicit)
+            raise InputError("Q218", path=explicit)
         return Path(explicit)
     wanted = Path(setting)
     if (wanted / INFO).exists() and not is_base(wanted):

@@ -50,7 +50,7 @@ def require_writable(path: Path, *inputs: Path | None) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if any(given and given.exists() and path.exists() and path.samefile(given) for given in inputs):
-        raise InputError("Q004", path=path)
+        raise InputError("Q006", path=path)
 
 
 def write_scores(path: Path, scores: dict[str, Any]) -> None:

@@ -26,8 +26,8 @@ from spacy_qlora.training.plan import read_ner_settings
 from spacy_qlora.training.run import STATE, Run, prepare
 from spacy_qlora.training.stop import Stop
 
-# A trial is compared with others after each sixth of its steps, the first time when its rates have risen. Where the
-# config's eval_frequency is 0, it is evaluated so often.
+# A trial is compared with others after each sixth of its steps, the first time when its rates have risen, and evaluated
+# at least so often.
 PARTS = 6
 
 
@@ -83,8 +83,9 @@ class Runner:
             run = prepare(self.path, config)
             loop = run.make_loop(taken.folder / STATE)
         forget_peak(loop.classifier.device)  # that of the trials before
-        if not loop.schedule.eval_frequency:
-            loop.schedule = replace(loop.schedule, eval_frequency=math.ceil(loop.total_steps / PARTS))
+        sixth = math.ceil(loop.total_steps / PARTS)
+        if sixth and not 0 < loop.schedule.eval_frequency <= sixth:
+            loop.schedule = replace(loop.schedule, eval_frequency=sixth)
             taken.trial.set_user_attr("eval_frequency", loop.schedule.eval_frequency)
         with self.display.steps(taken.trial.number, loop) as show:
             return loop.run(self._hooks(run, loop.total_steps, taken.trial, show)).best

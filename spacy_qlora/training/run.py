@@ -40,11 +40,12 @@ QUOTING = ("[E194]", "[E949]")  # texts, where words do not add up to them
 BEST, LAST, STATE = "model-best", "model-last", "checkpoint"
 
 
-def train(path: Path, config: Config, output: Path, resume: bool = False) -> Progress:
+def train(path: Path, config: Config, output: Path, resume: bool = False, require: bool = True) -> Progress:
     """Trains the pipeline of a config with the engine's loop.
 
     path: Of the config, for errors.  output: Folder of model-best, model-last and the checkpoint.
     resume: Go on where the run in `output` stopped.
+    require: Whether that has to be a run of the same config and corpus; otherwise a new one starts in place of another.
     RETURNS: Where the run ended. Raises InputError or RunError where it cannot be started or finished, and StopRun with
     the number of a signal that came, once its state is saved.
     """
@@ -55,8 +56,14 @@ def train(path: Path, config: Config, output: Path, resume: bool = False) -> Pro
         make_folder(output / STATE)
     run = prepare(path, config)
     nlp, ner, loop = run.nlp, run.ner, run.make_loop(output / STATE)
-    if resume and not loop.resume():
-        msg.warn(f"{output / STATE}: the last checkpoint is missing or damaged. Going on from the one before it.")
+    if resume and (require or is_run_of(nlp, output)):
+        try:
+            resume_run(loop, output)
+        except InputError:
+            if require:
+                raise
+            msg.info(f"{output}: holds no run of this config and corpus to go on with. Starting anew.")
+            return train(path, config, output)
     history = History(output / FILE, loop.progress)
     print(describe(ner, loop))
     with nlp.select_pipes(enable=[ner.name]):  # the logger has a column for each component that is trained
@@ -73,6 +80,20 @@ def train(path: Path, config: Config, output: Path, resume: bool = False) -> Pro
     best = spacy.load(output / BEST)
     calibrate_pipeline(best, run.config.dev(best), output / BEST)
     return progress
+
+
+def is_run_of(nlp: Language, output: Path) -> bool:
+    """Whether a run in `output` has a state, and saved its pipelines, if any, with the config that `nlp` has."""
+    saved = output / LAST / "config.cfg"
+    return (output / STATE).exists() and (not saved.exists() or saved.read_text(encoding="utf8") == nlp.config.to_str())
+
+
+def resume_run(loop: Loop, output: Path) -> None:
+    """Raises InputError where the run in `output` cannot go on."""
+    if not loop.resume():
+        msg.warn(f"{output / STATE}: the last checkpoint is missing or damaged. Going on from the one before it.")
+    if loop.progress.best >= 0 and not is_pipeline(output / BEST):
+        raise InputError("Q418", path=output / BEST)
 
 
 @dataclass(frozen=True)

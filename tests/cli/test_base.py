@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from click.testing import Result
 from spacy.cli._util import app
@@ -40,6 +41,24 @@ def test_an_older_base_is_replaced(checkpoint: Path, base: Path, tmp_path: Path)
     assert sorted(path.name for path in out.iterdir()) == FILES
     assert (out / "base.json").read_bytes() == (base / "base.json").read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_a_base_that_was_fetched_stays(
+    checkpoint: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    out = Path(shutil.copytree(base, tmp_path / "base"))
+    info = json.loads((out / "base.json").read_text())
+    (out / "base.json").write_text(json.dumps({**info, "id": "org/tiny", "revision": "abc"}))
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    for revision in ([], ["--revision", "abc"]):
+        result = run("org/tiny", out, *revision)
+        assert result.exit_code == 0, result.output
+        assert "made before" in " ".join(result.stdout.split())
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+    assert "[Q211]" in run("org/tiny", out, "--revision", "def").stderr, "another one is fetched"
+    (out / "model.safetensors").write_bytes(b"")
+    assert "[Q211]" in run("org/tiny", out).stderr, "a damaged one is fetched again"
 
 
 def test_a_relative_name(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

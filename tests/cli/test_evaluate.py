@@ -267,5 +267,5 @@ def test_the_gold_is_not_overwritten(ruler, data):
     before = data.read_bytes()
     result = run(ruler, data, "--output", data)
     assert result.exit_code == 1
-    assert "[Q004]" in result.stderr
+    assert "[Q006]" in result.stderr
     assert data.read_bytes() == before

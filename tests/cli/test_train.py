@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,25 @@ def test_a_run_goes_on(corpus: Path, base: Path, tmp_path: Path) -> None:
     result = run(corpus, base, tmp_path, "--training.max_steps", 4, "--training.max_epochs", 0, "--resume")
     assert result.exit_code == 0, result.output
     assert "4/4" in result.stderr
+
+
+def test_continue_goes_on_only_with_its_own_run(corpus: Path, base: Path, tmp_path: Path) -> None:
+    steps, checkpoint = ["--training.max_steps", 4, "--training.max_epochs", 0], tmp_path / "checkpoint" / FILE
+
+    def trains(*more: object) -> bool:
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        assert run(corpus, base, tmp_path, *steps, "--continue", *more).exit_code == 0
+        assert spacy.load(tmp_path / "model-best").config == spacy.load(tmp_path / "model-last").config
+        return checkpoint.stat().st_mtime_ns != before
+
+    assert trains(), "there is no run yet"
+    assert not trains(), "it is at its end"
+    assert trains("--components.qlora_ner.spans_key", "found"), "the pipelines there have another setting"
+    shutil.rmtree(tmp_path / "model-best")
+    assert trains("--components.qlora_ner.spans_key", "found"), "the best pipeline is gone"
+    checkpoint.write_bytes(b"")
+    (tmp_path / "checkpoint" / "checkpoint.before.safetensors").unlink()
+    assert trains("--components.qlora_ner.spans_key", "found"), "the state is damaged"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

@@ -151,3 +151,5 @@ def test_a_missing_input() -> None:
     with pytest.raises(InputError, match="Q001"):
         detect("nowhere.jsonl")
     assert detect("some/name:train") is Format.DATASETS
+    with pytest.raises(InputError, match="Q001"):
+        detect(r"C:\Users\me\notes.json")

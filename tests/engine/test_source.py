@@ -235,7 +235,7 @@ def test_the_environment_is_not_overruled_by_what_else_is_there(
     component = shutil.copytree(base, tmp_path / "component")
     (component / "head.safetensors").touch()  # as beside the base.json of a trained component
     monkeypatch.setenv("SPACY_QLORA_BASE", str(tmp_path / name))
-    with pytest.raises(InputError, match="Q201"):
+    with pytest.raises(InputError, match="Q218"):
         find_base(str(base), base, None)
 
 
