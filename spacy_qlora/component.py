@@ -1,7 +1,7 @@
 """The spaCy component: Docs in, doc.ents out."""
 
 # No postponed annotations here: spaCy builds its checks of the arguments from them.
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from spacy.vocab import Vocab
 from spacy_qlora import saved
 from spacy_qlora.errors import InputError
 from spacy_qlora.model import NERModel
-from spacy_qlora.optimizer import Stepper
+from spacy_qlora.optimizer import Stepper, use_params
 from spacy_qlora.settings import NERSettings
 from spacy_qlora.text.ents import set_ents
 from spacy_qlora.text.gold import gold_tags
@@ -39,12 +39,14 @@ class QLoRANER(Pipe):
 
     def __init__(self, vocab: Vocab, name: str, settings: NERSettings, scorer: Callable | None = None) -> None:
         self.vocab, self.name, self.scorer = vocab, name, scorer
-        self.model = NERModel(name, settings)
-        self._forget_steps()
+        self._set_model(NERModel(name, settings))
 
-    def _forget_steps(self) -> None:
+    def _set_model(self, model: NERModel) -> None:
+        self.model = model
         self._words = 0  # over which losses were summed since the last step
         self._stepper = Stepper()
+        for label in model.labels:
+            self.vocab.strings.add(label)  # for good: within nlp.memory_zone(), what is new is forgotten at its end
 
     @property
     def settings(self) -> NERSettings:
@@ -121,8 +123,8 @@ class QLoRANER(Pipe):
             labels = sorted({span.label_ for example in get_examples() for span in example.reference.ents})
         if not labels:
             raise InputError("Q303", name=self.name)
-        self.model = NERModel(self.name, self.settings, tuple(dict.fromkeys(labels)), torch.initial_seed() % 2**31)
-        self._forget_steps()
+        labels, seed = tuple(dict.fromkeys(labels)), torch.initial_seed() % 2**31
+        self._set_model(NERModel(self.name, self.settings, labels, seed, carried=self.model.carried))
 
     def update(
         self,
@@ -155,6 +157,12 @@ class QLoRANER(Pipe):
         if self._words:
             self._stepper.step(sgd, self.name, self.model.classifier, self._words)
             self._words = 0
+            self.model.forget_calibration()
+
+    def use_params(self, params: Mapping[tuple[str, str], Any]) -> Iterator[None]:
+        """Till it goes on, the weights are those of `params`, such as an optimizer's averages, where it has them."""
+        with use_params(params, self.name, self.model.classifier):
+            yield
 
     def training_windows(self, examples: Iterable[Example]) -> list:
         """RETURNS (List[Window]): What the engine's loop trains on; read in parts, so few docs are held at once."""
@@ -177,8 +185,7 @@ class QLoRANER(Pipe):
 
     def from_bytes(self, data: bytes, *, exclude: Iterable[str] = ()) -> "QLoRANER":
         """data (bytes): What `to_bytes` gave."""
-        self.model = saved.from_bytes(self.model, data)
-        self._forget_steps()
+        self._set_model(saved.from_bytes(self.model, data))
         return self
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
@@ -187,6 +194,5 @@ class QLoRANER(Pipe):
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "QLoRANER":
         """path (Path): What `to_disk` wrote. Raises InputError where a part is missing, cut or wrong."""
-        self.model = saved.from_disk(self.model, Path(path))
-        self._forget_steps()
+        self._set_model(saved.from_disk(self.model, Path(path)))
         return self

@@ -43,6 +43,10 @@ class NERModel(Adapted[NERSettings, "TokenClassifier"]):
         self.labels, self.bio = labels, BIO(labels)
         self.temperature, self.threshold = temperature, threshold
 
+    def forget_calibration(self) -> None:
+        """The temperature and the threshold were found for weights that are about to change, or just have."""
+        self.temperature, self.threshold = 1.0, 0.0
+
     @property
     def encoder(self) -> TokenClassifier:
         """As in `Adapted`. Raises RunError without labels, too."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -90,3 +92,21 @@ def apply_thinc(sgd: Optimizer, name: object, encoder: Encoder, words: int) -> N
             new, _ = sgd((name, key), parameter.cpu().numpy(), gradient)  # type: ignore[arg-type]
             parameter.copy_(torch.from_numpy(new))
             parameter.grad = None
+
+
+@contextmanager
+def use_params(params: Mapping[Any, Any], name: object, encoder: Encoder) -> Iterator[None]:
+    """Within, the weights are those of `params`, by (name, their own name), where it has them."""
+    swapped = {key: weight for key, weight in encoder.named_trained() if (name, key) in params}
+    before = {key: weight.detach().clone() for key, weight in swapped.items()}
+    _set(swapped, {key: torch.from_numpy(params[name, key]) for key in swapped})
+    try:
+        yield
+    finally:
+        _set(swapped, before)
+
+
+@torch.no_grad()
+def _set(weights: Mapping[str, torch.nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:
+    for key, weight in weights.items():
+        weight.copy_(values[key])

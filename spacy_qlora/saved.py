@@ -28,10 +28,14 @@ BASE_FILES = (INFO, "config.json", "model.safetensors", TOKENIZER)
 
 
 def to_disk(model: NERModel, folder: Path) -> None:
-    """Writes what the model has: cfg always, the rest once it is trained, base/ if the settings ask for it."""
+    """Writes what the model has: cfg always, the rest once it is trained, base/ if the settings ask for it.
+
+    Raises InputError, before anything is written, where something else lies in the folder.
+    """
     from spacy_qlora.engine.lora import save_adapter
 
     folder.mkdir(parents=True, exist_ok=True)
+    _require_parts(folder)  # with what another component left there, nothing would load it again
     srsly.write_json(folder / CFG, config(model))
     if (trained := model.trained) and model.trained_on and model.tokenizer:
         adapter, head = trained
@@ -56,6 +60,7 @@ def _link(source: Path, target: Path) -> None:
 
 def from_disk(model: NERModel, folder: Path) -> NERModel:
     """A model with what `to_disk` wrote. Raises InputError where a part is missing, cut or wrong."""
+    folder = folder.absolute()  # the base in it is opened later, perhaps from another working directory
     _require_parts(folder)
     try:
         fields, parts = srsly.read_json(folder / CFG), {}
@@ -77,7 +82,7 @@ def _require_parts(folder: Path) -> None:
     """Raises InputError where something lies in the folder that is no part of a component, or leads out of it."""
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
-        if path.is_dir() or name.name.startswith(".") or str(name) == CARD:
+        if path.is_dir() or any(part.startswith(".") for part in name.parts) or str(name) == CARD:
             continue
         if not is_part(name):
             raise InputError("Q308", path=path)

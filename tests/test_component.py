@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import spacy
 import torch
@@ -397,6 +398,35 @@ def test_it_learns_after_it_was_opened_in_inference_mode(nlp: Language, examples
     with torch.inference_mode():
         list(nlp.pipe(example.text for example in examples))
     assert nlp.update(examples, sgd=OPTIMIZERS["ours"]())["qlora_ner"] > 0
+
+
+def test_a_step_ends_what_the_calibration_found(learned: Language) -> None:
+    model = component(learned).model
+    model.temperature, model.threshold = 2.0, 0.9
+    optimizer = learned.resume_training()
+    assert (model.temperature, model.threshold) == (2.0, 0.9)
+    learned.update([Example.from_dict(learned.make_doc("Took aspirin."), {"entities": []})], sgd=optimizer)
+    assert (model.temperature, model.threshold) == (1.0, 0.0)
+
+
+def test_averages_take_the_place_of_the_weights_for_a_while(nlp: Language, examples: list[Example]) -> None:
+    nlp.initialize(lambda: examples)
+    optimizer = Adam(0.01, use_averages=True)
+    for _ in range(3):
+        nlp.update(examples, sgd=optimizer)
+    before, named = weights(nlp), component(nlp).model.classifier.named_trained()
+    with nlp.use_params(optimizer.averages):
+        for (name, _), weight in zip(named, weights(nlp), strict=True):
+            assert np.array_equal(weight.numpy(), optimizer.averages["qlora_ner", name])
+    assert not np.array_equal(before[0].numpy(), optimizer.averages["qlora_ner", named[0][0]])
+    assert all(torch.equal(one, other) for one, other in zip(before, weights(nlp), strict=True))
+
+
+def test_labels_outlast_a_memory_zone(trained: Path) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("qlora_ner").from_disk(trained / "qlora_ner")
+    assert component(nlp).labels
+    assert all(label in nlp.vocab.strings for label in component(nlp).labels)
 
 
 # Copies, processes, company

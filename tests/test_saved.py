@@ -17,7 +17,7 @@ from transformers import MistralForCausalLM, MistralModel
 
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.source import make_base
-from spacy_qlora.errors import QLoRAError
+from spacy_qlora.errors import InputError, QLoRAError
 from tests.conftest import train_by_heart
 
 TEXT = "Patient was diagnosed with type 2 diabetes and prescribed metformin."
@@ -213,6 +213,37 @@ def test_the_carried_base_serves_where_the_setting_is_gone(carrier: Path, tmp_pa
     assert files(tmp_path / "again") == FILES | BASE_FILES
     nlp.to_disk(moved)  # over itself
     assert entities(spacy.load(moved)) == FOUND
+
+
+def test_the_carried_base_serves_from_any_working_directory(
+    carrier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_base(carrier, "/no/such/folder")
+    monkeypatch.chdir(carrier.parent)
+    nlp = spacy.load(carrier.name)
+    monkeypatch.chdir("/")
+    assert entities(nlp) == FOUND
+
+
+def test_the_carried_base_serves_a_new_initialisation(carrier: Path, examples: list) -> None:
+    nlp = spacy.load(set_base(carrier, "/no/such/folder"))
+    nlp.initialize(lambda: examples)
+    assert nlp.update(examples, sgd=nlp.create_optimizer())["qlora_ner"] > 0
+
+
+def test_what_another_component_left_is_told_before_anything_is_saved(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "qlora_ner").mkdir()
+    (tmp_path / "qlora_ner" / "moves").touch()
+    with pytest.raises(InputError, match=r"Q308.*moves"):
+        spacy.load(trained).to_disk(tmp_path)
+    assert files(tmp_path) == {"moves"}
+
+
+def test_hidden_folders_are_let_be(trained: Path, tmp_path: Path) -> None:
+    pipeline = Path(shutil.copytree(trained, tmp_path / "pipeline"))
+    (pipeline / "qlora_ner" / ".git").mkdir()
+    (pipeline / "qlora_ner" / ".git" / "HEAD").touch()
+    assert entities(spacy.load(pipeline)) == FOUND
 
 
 def test_a_checkpoint_in_place_of_a_base_is_quantised_once(

@@ -19,7 +19,7 @@ from spacy_qlora.bridge.pieces import lay_out
 from spacy_qlora.bridge.saved import from_bytes, to_bytes
 from spacy_qlora.engine.source import read_shape
 from spacy_qlora.errors import RunError
-from spacy_qlora.optimizer import Stepper
+from spacy_qlora.optimizer import Stepper, use_params
 
 
 class QLoRATransformer(Model[list[Doc], FullTransformerBatch]):
@@ -86,18 +86,11 @@ class AdapterShim(Shim):
     @contextmanager
     def use_params(self, params: Mapping[tuple[int, str], Any]) -> Iterator[None]:
         """Within, the weights are those of `params`, such as an optimizer's averages, where it has them."""
-        weights = self.adapted.encoder.adapter if params else {}
-        swapped = {name: weight for name, weight in weights.items() if (self.id, name) in params}
-        before = {name: weight.detach().clone() for name, weight in swapped.items()}
-        with torch.no_grad():
-            for name, weight in swapped.items():
-                weight.copy_(torch.from_numpy(params[self.id, name]))
-        try:
+        if params:
+            with use_params(params, self.id, self.adapted.encoder):
+                yield
+        else:
             yield
-        finally:
-            with torch.no_grad():
-                for name, weight in swapped.items():
-                    weight.copy_(before[name])
 
 
 def init(model: QLoRATransformer, X: object = None, Y: object = None) -> None:

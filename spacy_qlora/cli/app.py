@@ -9,7 +9,8 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -21,6 +22,19 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+
+def import_code(path: Path | None) -> Path | None:
+    from spacy.cli._util import import_code
+
+    import_code(path)
+    return path
+
+
+Code = Annotated[
+    Path | None,
+    typer.Option("--code", "-c", callback=import_code, help="A Python file with registered functions of your own."),
+]
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from spacy_qlora.cli.app import command
+from spacy_qlora.cli.app import Code, command
 
 
 @command("calibrate")
 def calibrate_cli(
     model: Annotated[Path, typer.Argument(help="A pipeline folder; its temperature and threshold are set anew.")],
     data: Annotated[Path, typer.Argument(help="Gold docs that it was not trained on (.spacy), best the dev split.")],
+    code: Code = None,
 ) -> None:
     """Set the temperature of a pipeline's probabilities, so that of the entities found with 0.8, 8 in 10 are right.
 

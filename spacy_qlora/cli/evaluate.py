@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spacy_qlora.cli.app import command
+from spacy_qlora.cli.app import Code, command
 
 
 @command("evaluate")
@@ -18,6 +18,7 @@ def evaluate_cli(
     train: Annotated[
         Path | None, typer.Option("--train", help="The training docs (.spacy), to score names unseen in them apart.")
     ] = None,
+    code: Code = None,
 ) -> None:
     """Score a pipeline's entities: precision, recall and F1 per type, by spaCy's scorer and by seqeval."""
     from wasabi import msg

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spacy_qlora.cli.app import command
+from spacy_qlora.cli.app import Code, command
 
 SUFFIXES = (".svg", ".png")
 
@@ -27,6 +27,7 @@ def inspect_cli(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file for all figures.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A file for the plot of the errors, .svg or .png.")] = None,
+    code: Code = None,
 ) -> None:
     """Show what 4 bits do to a base: bits a weight, error, outliers and memory, by layer and by linear.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from spacy_qlora.cli.app import command, read_overrides
+from spacy_qlora.cli.app import Code, command, read_overrides
 
 
 @command("plan", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -15,6 +15,7 @@ def plan_cli(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(help="Config file, as for 'train'.")],
     memory: Annotated[Optional[str], typer.Option(help="The budget, such as 8GiB.")] = None,  # noqa: UP045
+    code: Code = None,
 ) -> None:
     """Compute what training with a config costs in memory, by item; with a budget, what would fit into it.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spacy_qlora.cli.app import command
+from spacy_qlora.cli.app import Code, command
 
 
 @command("report")
@@ -29,6 +29,7 @@ def report_cli(
         bool, typer.Option("--text/--no-text", help="Draw errors in their text, or only tell where they stand.")
     ] = True,
     limit: Annotated[int, typer.Option("--limit", min=1, help="The most errors to show one by one.")] = 500,
+    code: Code = None,
 ) -> None:
     """Write a report on a pipeline: one HTML file that needs no network.
 

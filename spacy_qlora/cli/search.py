@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from spacy_qlora.cli.app import command, read_overrides, stopped
+from spacy_qlora.cli.app import Code, command, read_overrides, stopped
 
 TRIALS = 20
 
@@ -32,6 +32,7 @@ def search_cli(
         Optional[str],  # noqa: UP045
         typer.Option(help="Such as 8GiB: what cannot fit is not tried. As [qlora] memory_budget of the config."),
     ] = None,
+    code: Code = None,
 ) -> None:
     """Search for the settings with the best score on the dev split.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from spacy_qlora.cli.app import command, read_overrides, stopped
+from spacy_qlora.cli.app import Code, command, read_overrides, stopped
 
 
 @command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -20,6 +20,7 @@ def train_cli(
     go_on: Annotated[
         bool, typer.Option("--continue", help="The same, if a run of this config and corpus is there; else start anew.")
     ] = False,
+    code: Code = None,
 ) -> None:
     """Train a qlora_ner pipeline.
 

@@ -212,7 +212,7 @@ def find_base(setting: str, carried: Path | None, trained_on: BaseInfo | None) -
     wanted = Path(setting)
     if (wanted / INFO).exists() and not is_base(wanted):
         raise InputError("Q201", path=wanted)
-    if is_base(wanted) and (carried is None or BaseInfo.from_folder(wanted) == trained_on):
+    if is_base(wanted) and (carried is None or trained_on in (None, BaseInfo.from_folder(wanted))):
         return wanted
     if carried is not None:
         return carried

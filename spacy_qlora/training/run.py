@@ -75,8 +75,10 @@ def train(path: Path, config: Config, output: Path, resume: bool = False, requir
             stop.check()
 
         hooks = make_hooks(nlp, ner, run.config, output, history, run.strings, log_step, stop)
-        progress = loop.run(Hooks(*hooks, on_step=on_step))
-    finalize()
+        try:
+            progress = loop.run(Hooks(*hooks, on_step=on_step))
+        finally:
+            finalize()
     best = spacy.load(output / BEST)
     calibrate_pipeline(best, run.config.dev(best), output / BEST)
     return progress
@@ -126,7 +128,7 @@ def prepare(path: Path, config: Config) -> Run:
     nlp = make_pipeline(path, config)
     resolved = resolve(path, nlp)
     ner = only_component(path, nlp, resolved.training["frozen_components"])
-    ner.model.temperature, ner.model.threshold = 1.0, 0.0  # those of a sourced component were found for other weights
+    ner.model.forget_calibration()  # of a sourced component
     windows = ner.training_windows(read_corpus(path, "train", resolved.train, nlp))
     if not windows:
         raise InputError("Q409", path=path, split="train")
@@ -243,7 +245,6 @@ def make_hooks(
             "score": progress.score,
             "other_scores": dict(scores),
             "losses": {ner.name: progress.loss},
-            "checkpoints": [],
             "seconds": int(progress.seconds),
             "words": progress.words,
         }
@@ -252,6 +253,8 @@ def make_hooks(
             save_pipeline(before_to_disk(nlp), output / name, strings)
         kept = {name: scores.get(name) for name in run.training["score_weights"]}
         history.add(progress, kept, peak_memory(ner.model.classifier.device))
+        info["checkpoints"] = [(each.score, each.step) for each in history.evaluations]
+        info["output_path"] = str(output / LAST)
         with tqdm.external_write_mode():
             log_step(info)
 

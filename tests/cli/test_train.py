@@ -114,6 +114,24 @@ def test_a_signal_saves_the_state(corpus: Path, base: Path, tmp_path: Path, numb
     assert "[Q405]" in refused.stderr, "the schedule of rates would be another"
 
 
+def test_registered_functions_of_a_file(corpus: Path, base: Path, tmp_path: Path) -> None:
+    code = tmp_path / "functions.py"
+    code.write_text("""
+from spacy.util import registry
+
+@registry.callbacks("test_train.rename.v1")
+def make():
+    def rename(nlp):
+        nlp.meta["description"] = "renamed"
+        return nlp
+    return rename
+""")
+    callback = ["--training.before_to_disk", '{"@callbacks": "test_train.rename.v1"}']
+    result = run(corpus, base, tmp_path, "--training.max_steps", 1, *callback, "--code", code)
+    assert result.exit_code == 0, result.output
+    assert spacy.load(tmp_path / "model-last").meta["description"] == "renamed"
+
+
 def test_help_needs_no_config() -> None:
     result = CliRunner().invoke(app, ["qlora", "train", "--help"], prog_name="spacy", env={"COLUMNS": "200"})
     assert result.exit_code == 0

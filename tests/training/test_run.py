@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,27 @@ def test_patience_ends_a_run(corpus: Path, base: Path, tmp_path: Path) -> None:
     still = {"training__optimizer__adapter_lr": 0.0, "training__optimizer__head_lr": 0.0}
     progress = run(corpus, base, tmp_path, training__max_epochs=50, training__patience=3, **still)
     assert progress.step == 4, "the first evaluation is the best, and three steps bring nothing better"
+
+
+def test_a_logger_sees_the_evaluations_and_the_end(corpus: Path, base: Path, tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def make() -> Callable:
+        def log(info: dict[str, Any]) -> None:
+            seen.append((info["checkpoints"], Path(info["output_path"]).name))
+            if len(seen) == 2:
+                raise RuntimeError("a logger that fails")
+
+        return lambda nlp, stdout, stderr: (log, lambda: seen.append("end"))
+
+    name = "test_run.Logger.v1"
+    spacy.registry.loggers.register(name, func=make)
+    logger = {"training__logger": {"@loggers": name}, "training__max_epochs": 3, "qlora__batch_size": 2}
+    with pytest.raises(RuntimeError, match="a logger that fails"):
+        run(corpus, base, tmp_path, **logger)
+    [(first, folder), (second, _), end] = seen
+    assert [step for _, step in second] == [3, 6]
+    assert (first, folder, end) == (second[:1], "model-last", "end")
 
 
 def test_other_components_stay_as_they_are(corpus: Path, base: Path, tmp_path: Path) -> None:
