@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from spacy_qlora.adapted import find_dtype
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.lora import LoRALinears
 from spacy_qlora.errors import InputError, RunError
+from spacy_qlora.text.spans import without_smoothing
 
 TEXTS = [
     "Patient was diagnosed with type 2 diabetes and prescribed metformin.",
@@ -212,6 +215,26 @@ def test_spans_have_their_probabilities(trained: Path) -> None:
     assert len(nlp(TEXTS[1]).spans["found"]) == 0
     copied = Doc(nlp.vocab).from_bytes(doc.to_bytes())
     assert copied.spans["found"].attrs["scores"].tolist() == group.attrs["scores"].tolist()
+
+
+def test_scores_are_without_the_effect_of_label_smoothing(trained: Path) -> None:
+    nlp = scored(trained, spans_key="found")
+    model = component(nlp).model
+    assert model.settings.classifier.label_smoothing == 0.1
+    doc = nlp.make_doc(TEXTS[0])
+    [logits] = model.classifier.predict(model.windows([doc]), 512)
+    [scores] = model.scores([doc])
+    assert np.array_equal(scores, without_smoothing(logits, 0.1))
+    head, disease = model.classifier.head, model.bio.tags.index("B-Disease")
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor(smoothed(disease, len(model.bio.tags))).log())
+    assert all(score > 0.99 for score in nlp(TEXTS[0]).spans["found"].attrs["scores"])
+
+
+def smoothed(tag: int, tags: int) -> list[float]:
+    """The target of a word with label smoothing of 0.1."""
+    return [0.1 / tags + 0.9 * (i == tag) for i in range(tags)]
 
 
 def test_a_threshold_leaves_out_what_is_less_probable(trained: Path) -> None:
@@ -454,6 +477,34 @@ def test_copies_are_independent(learned: Language, duplicate: Any, opened: bool)
     assert entities(ner(learned.make_doc(TEXTS[0]))) == EXPECTED[0]
 
 
+def test_a_copy_spells_out_what_looks_like_a_special_piece(learned: Language) -> None:
+    docs = [learned.make_doc("Stop <s> aspirin </s>.")]
+    one, other = component(learned).model, pickle.loads(pickle.dumps(component(learned))).model
+    [found], [expected] = other.encode(docs), one.encode(docs)
+    assert found.ids == expected.ids
+    assert "<s>" not in found.tokens
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_worker_does_not_wait_for_its_parents_threads(trained: Path) -> None:
+    program = """
+import multiprocessing, sys
+import spacy, torch
+torch.set_num_threads(2)
+spacy.language.mp = multiprocessing.get_context("fork")
+nlp = spacy.load(sys.argv[1])
+nlp("No complaints today. " * 200)  # starts the threads
+print([len(doc.ents) for doc in nlp.pipe(["History of asthma. " * 200] * 4, n_process=2, batch_size=2)])
+"""
+    command = [sys.executable, "-c", program, str(trained)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert len(counts) == 4
+    assert counts[0] > 100
+
+
 @pytest.mark.parametrize("opened", [True, False], ids=["base opened before", "base opened by the workers"])
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_two_processes_find_the_same(
@@ -499,8 +550,9 @@ def test_computes_in_what_the_cpu_has_instructions_for(
     learned: Language, monkeypatch: pytest.MonkeyPatch, setting: str, known: dict[str, bool], expected: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     ner = component(learned)
-    config = {"base": ner.settings.base, "compute_dtype": setting}
+    config = {"base": ner.settings.base, "compute_dtype": setting, "device": "cpu"}
     other = learned.add_pipe("qlora_ner", name="other", config=config).from_bytes(ner.to_bytes())
     assert other.model.classifier.base.dtype == expected
     assert entities(other(learned.make_doc(TEXTS[0]))) == EXPECTED[0]

@@ -26,16 +26,15 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 MARK = "ZQXPATIENT"
 
 
-def run(*arguments: object, module: str = "spacy") -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", NO_SOCKETS, module, *map(str, arguments)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", NO_SOCKETS, "spacy", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **variables})
 
 
-def train(corpus: Path, base: Path, output: Path, *more: object) -> subprocess.CompletedProcess:
+def train(corpus: Path, base: Path | str, output: Path, *more: object, **variables: str) -> subprocess.CompletedProcess:
     paths = ["--paths.train", corpus / "train.spacy", "--paths.dev", corpus / "dev.spacy", "--paths.base", base]
     limits = ["--training.max_epochs", 0, "--training.max_steps", 2]
-    return run("qlora", "train", DEFAULT, "--output", output, *paths, *limits, *more)
+    return run("qlora", "train", DEFAULT, "--output", output, *paths, *limits, *more, **variables)
 
 
 def test_no_socket_is_opened(corpus: Path, base: Path, tmp_path: Path) -> None:
@@ -44,9 +43,10 @@ def test_no_socket_is_opened(corpus: Path, base: Path, tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.json"
     done = run("qlora", "evaluate", tmp_path / "model-best", corpus / "dev.spacy", "--output", metrics)
     assert done.returncode == 0, done.stderr
-    done = run("qlora", "train", DEFAULT, "--output", tmp_path, "--paths.base", "some/checkpoint")
+    done = train(corpus, "some/checkpoint", tmp_path, HF_HUB_OFFLINE="1")
     assert done.returncode == 1
-    assert "a socket" not in done.stderr
+    assert "[Q211]" in done.stderr
+    assert "a socket" in train(corpus, "some/checkpoint", tmp_path).stderr, "which shows that this test can fail"
 
 
 @pytest.fixture
@@ -65,7 +65,22 @@ def marked(tmp_path: Path) -> Path:
 
 def test_no_output_holds_a_text(marked: Path, base: Path) -> None:
     output = marked / "output"
+    code = marked / "functions.py"
+    code.write_text("""
+from spacy.util import registry
+
+@registry.callbacks("test_offline.fail.v1")
+def make():
+    def fail(nlp):
+        text = "".join(["ZQX", "PATIENT"])
+        raise KeyError(len(text))
+    return fail
+""")
+    callback = ["--training.before_to_disk", '{"@callbacks": "test_offline.fail.v1"}']
+    unexpected = train(marked, base, marked / "fails", "--code", code, *callback)
+    assert "KeyError: 10" in unexpected.stderr
     runs = [
+        unexpected,
         train(marked, base, output),
         train(marked, base, output, "--qlora.memory_budget", "1MB"),
         train(marked, base, output, "--training.optimizer.adapter_lr", 1e30),
@@ -79,7 +94,7 @@ def test_no_output_holds_a_text(marked: Path, base: Path) -> None:
         runs.append(train(marked, base, marked / "full"))
     (marked / "dev.spacy").write_bytes((marked / "dev.spacy").read_bytes()[:-9])
     runs.append(run("qlora", "evaluate", output / "model-best", marked / "dev.spacy", "--output", marked / "m.json"))
-    assert [done.returncode for done in runs] == [0, 1, 1, 1, 1, 0, 0, 1, 1, 1]
+    assert [done.returncode for done in runs] == [1, 0, 1, 1, 1, 1, 0, 0, 1, 1, 1]
     for done in runs:
         assert MARK not in done.stdout + done.stderr
     for path in output.rglob("*"):

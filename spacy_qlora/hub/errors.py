@@ -37,8 +37,17 @@ def repository_errors(repo: str) -> Iterator[None]:
             if getattr(error, "errno", None) is not None:
                 raise
             raise RunError("Q807", repo=repo, reason=type(error).__name__) from error
-        except ValueError as error:  # the library's own check of a model card
-            raise InputError("Q811", repo=repo) from error
+
+
+@contextmanager
+def refusals(error: InputError) -> Iterator[None]:
+    """Raises `error` where the hub's library itself refuses what it is given; within `repository_errors`."""
+    try:
+        yield
+    except HFValidationError:  # of a name
+        raise
+    except ValueError as cause:
+        raise error from cause
 
 
 def _answer(repo: str, status: int) -> InputError | RunError:

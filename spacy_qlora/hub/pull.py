@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from spacy_qlora.engine.files import new_folder, require_place
 from spacy_qlora.errors import InputError, QLoRAError
 from spacy_qlora.hub.contents import PATTERNS, Contents, list_files
-from spacy_qlora.hub.errors import repository_errors
+from spacy_qlora.hub.errors import refusals, repository_errors
 
 
 def pull(repo: str, out: Path, revision: str | None = None) -> Contents:
@@ -20,7 +20,7 @@ def pull(repo: str, out: Path, revision: str | None = None) -> Contents:
     Raises InputError or RunError where it cannot be had or is no pipeline or adapter of qlora_ner.
     """
     require_place(out, is_ours)
-    with repository_errors(repo):
+    with repository_errors(repo), refusals(InputError("Q808", repo=repo, reason="a name leads out of it")):
         snapshot = Path(HfApi().snapshot_download(repo, revision=revision, allow_patterns=PATTERNS))
     with new_folder(out, is_ours) as folder:
         try:

@@ -12,7 +12,7 @@ from spacy import util
 from spacy_qlora.errors import InputError
 from spacy_qlora.hub.card import make_card
 from spacy_qlora.hub.contents import CONFIG, PATTERNS, Contents, list_files
-from spacy_qlora.hub.errors import repository_errors
+from spacy_qlora.hub.errors import refusals, repository_errors
 from spacy_qlora.hub.meta import BROKEN, Meta, read_scores
 from spacy_qlora.saved import CARD
 
@@ -44,7 +44,7 @@ def push(path: Path, repo: str, adapter_only: bool, private: bool, metrics: Path
         raise InputError("Q809", repo=repo)
     card = make_card(url.repo_id, list(contents.models.values()), meta, tokenizer, scores)
     given = operations(contents.folder, card, there)
-    with repository_errors(repo):
+    with repository_errors(repo), refusals(InputError("Q811", repo=repo)):
         api.create_commit(url.repo_id, given, commit_message="Push by spacy-qlora")
     return str(url), sum(isinstance(operation, CommitOperationAdd) for operation in given)
 

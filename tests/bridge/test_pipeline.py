@@ -177,7 +177,8 @@ def test_a_frozen_transformer_serves_from_the_docs(make: Make) -> None:
 def test_the_base_is_one_with_that_of_qlora_ner(make: Make, trained: Path) -> None:
     nlp = make(compute_dtype="bfloat16")
     nlp.initialize(lambda: examples(nlp))
-    nlp.add_pipe("qlora_ner", source=spacy.load(trained), first=True)
+    config = {"components.qlora_ner.compute_dtype": "bfloat16"}
+    nlp.add_pipe("qlora_ner", source=spacy.load(trained, config=config), first=True)
     doc = nlp("History of asthma.")
     assert [ent.text for ent in doc.ents] == ["asthma"]
     assert doc[0].tag_

@@ -44,11 +44,13 @@ def test_a_killed_search_goes_on_while_another_process_takes_part(
     given = arguments(corpus, base, tmp_path / "out", "--space", tmp_path / "space.cfg", "--training.max_epochs", 9999)
     command = [sys.executable, "-m", "spacy", *given]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
-        while not (tmp_path / "out" / "trial-0" / "checkpoint").exists():
-            assert first.poll() is None
-            time.sleep(0.1)
-        beside = run(*given, "--trials", "2")
-        first.send_signal(signal.SIGKILL)
+        try:
+            while not (tmp_path / "out" / "trial-0" / "checkpoint").exists():
+                assert first.poll() is None
+                time.sleep(0.1)
+            beside = run(*given, "--trials", "2")
+        finally:
+            first.kill()
     assert beside.exit_code == 0, beside.output
     assert "Another process still runs a trial" in " ".join(beside.stdout.split())
     assert states(tmp_path / "out") == ["running", "complete"]

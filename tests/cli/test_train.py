@@ -37,6 +37,8 @@ def test_a_run_from_config_to_pipelines(corpus: Path, base: Path, tmp_path: Path
         4,
         "--components.qlora_ner.target_modules",
         '["v_proj"]',
+        "--components.qlora_ner.device=cpu",
+        "--components.qlora_ner.compute_dtype=bfloat16",
     ]
     result = run(corpus, base, tmp_path / "deep" / "output", *more, "--nlp.batch_size", 2)
     assert result.exit_code == 0, result.output
@@ -91,11 +93,14 @@ def test_a_signal_saves_the_state(corpus: Path, base: Path, tmp_path: Path, numb
     limits = ["--training.max_epochs", 0, "--training.max_steps"]
     command = [sys.executable, "-m", "spacy", "qlora", "train", DEFAULT, "--output", tmp_path, *paths, *limits, 10**5]
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
-        while not (tmp_path / "checkpoint").exists():
-            assert process.poll() is None
-            time.sleep(0.1)
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=60)
+        try:
+            while not (tmp_path / "checkpoint").exists():
+                assert process.poll() is None
+                time.sleep(0.1)
+            process.send_signal(number)
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()  # of 10**5 steps, were it not for the signal
     assert process.returncode == code
     last = output.splitlines()[-1]
     assert last.startswith("Stopped, and the state is saved. Go on with: python -m spacy qlora train ")

@@ -26,6 +26,33 @@ def test_a_folder_that_cannot_be_removed_is_not_in_the_way(tmp_path: Path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["pipeline"]
 
 
+def test_what_a_killed_run_set_aside_comes_back(tmp_path: Path) -> None:
+    (tmp_path / ".pipeline.old").mkdir()
+    (tmp_path / ".pipeline.old" / "text").write_text("the only one")
+    with pytest.raises(KeyError), new_folder(tmp_path / "pipeline", is_ours=lambda path: True):
+        raise KeyError
+    assert (tmp_path / "pipeline" / "text").read_text() == "the only one"
+    assert [path.name for path in tmp_path.iterdir()] == ["pipeline"]
+
+
+def test_a_folder_comes_back_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "text").write_text("old")
+
+    def refuse(folder: Path, target: Path) -> None:
+        if folder.name.startswith(".pipeline-"):
+            raise PermissionError
+        folder.rename(target)
+
+    monkeypatch.setattr("spacy_qlora.engine.files.rename", refuse)
+    with pytest.raises(PermissionError), new_folder(tmp_path / "pipeline", is_ours=lambda path: True) as folder:
+        (folder / "text").write_text("new")
+    assert (tmp_path / "pipeline" / "text").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["pipeline"]
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     """Such as /dev/null, which root could replace."""

@@ -9,7 +9,7 @@ import torch
 
 from spacy_qlora.engine.base import load_base
 from spacy_qlora.engine.classifier import TokenClassifier
-from spacy_qlora.engine.loop import Hooks, Loop, Schedule
+from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule, StopRun
 from spacy_qlora.engine.memory import Job, Shape
 from spacy_qlora.engine.plan import fit, read_size
 from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings
@@ -142,6 +142,26 @@ def test_a_loop_that_runs_out_of_memory_once_goes_on_in_halves(
     assert budgets == [32] + [16] * (len(budgets) - 1)
     assert loop.progress.backed_off
     assert loop.classifier.checkpointed == 3
+
+
+def test_a_run_that_backed_off_goes_on_in_halves(base: Path, tmp_path: Path) -> None:
+    loop = make_loop(base, tmp_path)
+    loop._back_off()
+
+    def stop(progress: Progress) -> None:
+        raise StopRun
+
+    with pytest.raises(StopRun):
+        loop.run(Hooks(lambda: 0.0, on_step=stop))
+    again, budgets = make_loop(base, tmp_path), []
+    assert again.classifier.checkpointed == 0
+    assert again.resume()
+    assert again.classifier.checkpointed == 3
+    whole = again.classifier.accumulate
+    again.classifier.accumulate = lambda texts, budget: (budgets.append(budget), whole(texts, budget))[1]  # type: ignore
+    for one, other in zip(trained(again), trained(make_loop(base, tmp_path / "one")), strict=True):
+        torch.testing.assert_close(one, other)
+    assert set(budgets) == {16}
 
 
 def test_a_loop_that_runs_out_of_memory_twice_says_so(

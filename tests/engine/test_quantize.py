@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from spacy_qlora.engine.base import load_base
+from spacy_qlora.engine.files import current_umask
 from spacy_qlora.engine.info import BaseInfo
 from spacy_qlora.engine.quantize import quantize, save_base
 from spacy_qlora.engine.source import make_base, read_checkpoint, read_shards
@@ -66,7 +67,7 @@ def test_the_same_checkpoint_gives_the_same_base(checkpoint: Path, base: Path, t
     assert {path.name for path in base.iterdir()} == {"base.json", "config.json", "model.safetensors", "tokenizer.json"}
     for path in base.iterdir():
         assert (tmp_path / "base" / path.name).read_bytes() == path.read_bytes()
-        assert path.stat().st_mode & 0o777 == 0o644
+        assert path.stat().st_mode & 0o777 == 0o666 & ~current_umask()
 
 
 def test_what_a_base_holds(base: Path) -> None:

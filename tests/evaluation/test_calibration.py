@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import spacy
 from spacy.cli._util import app
-from spacy.tokens import DocBin
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin
+from spacy.training import Example
 from typer.testing import CliRunner
 
 import spacy_qlora.cli  # noqa: F401
@@ -20,6 +23,8 @@ from spacy_qlora.evaluation.calibration import (
     fit,
     probabilities,
 )
+from spacy_qlora.training.calibrate import calibrate_pipeline
+from spacy_qlora.training.save import save_pipeline
 
 
 def sure_by(factor: float, count: int = 4000) -> list[Found]:
@@ -65,7 +70,7 @@ def test_best_threshold() -> None:
 def test_entities_are_right_where_the_gold_has_just_them(trained: Path, corpus: Path) -> None:
     nlp = spacy.load(trained)
     docs = list(DocBin().from_disk(corpus / "train.spacy").get_docs(nlp.vocab))
-    examples = [spacy.training.Example(nlp.make_doc(doc.text), doc) for doc in docs]
+    examples = pairs(nlp, docs)
     found = collect(nlp.get_pipe("qlora_ner"), examples)  # type: ignore[arg-type]
     assert sum(len(each.spans) for each in found) >= 5
     assert all(each.right.all() for each in found)
@@ -77,10 +82,36 @@ def test_what_has_no_annotation_tells_nothing(trained: Path, corpus: Path) -> No
     docs = list(DocBin().from_disk(corpus / "train.spacy").get_docs(nlp.vocab))
     docs[0].set_ents([], missing=[docs[0][:]])  # as where a doc was never read by an annotator
     docs[2].set_ents([docs[2].ents[0]], missing=[docs[2][1:]])
-    examples = [spacy.training.Example(nlp.make_doc(doc.text), doc) for doc in docs]
+    examples = pairs(nlp, docs)
     found = collect(nlp.get_pipe("qlora_ner"), examples)  # type: ignore[arg-type]
     assert [len(each.spans) for each in found] == [0, 1, 1, 0, 3, 1]
     assert all(each.right.all() for each in found)
+
+
+def test_what_is_found_is_saved(
+    trained: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("spacy_qlora.evaluation.calibration.LEAST", 5)
+    nlp, folder = spacy.load(trained), tmp_path / "pipeline"
+    nlp.meta["performance"] = {"ents_f": 0.0, "ents_p": 0.0, "of_another": 1.0}
+    save_pipeline(nlp, folder)
+    (folder / "LICENSE").write_text("for all")
+    docs = list(DocBin().from_disk(corpus / "dev.spacy").get_docs(nlp.vocab))
+    docs[0].set_ents([])  # so that two of those found are wrong
+    calibrate_pipeline(spacy.load(folder), pairs(nlp, docs), folder)
+    saved = json.loads((folder / "qlora_ner" / "cfg").read_text())
+    assert f"temperature {saved['temperature']}" in capsys.readouterr().out
+    assert saved["temperature"] != 1.0
+    calibrated = spacy.load(folder)
+    scores, performance = calibrated.evaluate(pairs(calibrated, docs)), calibrated.meta["performance"]
+    assert (performance["ents_f"], performance["ents_p"]) == pytest.approx((scores["ents_f"], scores["ents_p"]))
+    assert performance["of_another"] == 1.0
+    assert (folder / "LICENSE").read_text() == "for all"
+    assert set(json.loads((folder / "vocab" / "strings.json").read_text())) == set(calibrated.pipe_labels["qlora_ner"])
+
+
+def pairs(nlp: Language, docs: list[Doc]) -> list[Example]:
+    return [Example(nlp.make_doc(doc.text), doc) for doc in docs]
 
 
 def test_command(trained: Path, corpus: Path, tmp_path: Path) -> None:

@@ -198,7 +198,9 @@ def test_files_that_could_hold_code_are_left_there(pushed: Hub, pipeline: Path, 
 def test_a_name_that_leads_out_of_the_folder(pushed: Hub, tmp_path: Path, name: str) -> None:
     repository = pushed.repositories[REPO]
     repository.commit({**repository.files, name: b"{}"})
-    run("pull", REPO, tmp_path / "deep" / "out")
+    result = run("pull", REPO, tmp_path / "deep" / "out")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(f"Error: [Q808] {REPO}: ")
     found = [path for path in tmp_path.rglob("evil.json") if not path.is_relative_to(tmp_path / "hf")]
     assert found == [], "if anywhere, it lies in the hub's own cache"
     assert not Path("/tmp/evil.json").exists()

@@ -132,8 +132,6 @@ def test_texts_without_words_have_no_windows(tokenizer: Tokenizer, text: str) ->
 
 
 def test_docs_are_encoded_without_special_pieces(tokenizer: Tokenizer) -> None:
-    texts = ["chest pain", "a", ""]
-    encodings = encode_docs(tokenizer, [ENGLISH(text) for text in texts])
-    assert [encoding.ids for encoding in encodings] == [
-        tokenizer.encode(text, add_special_tokens=False).ids for text in texts
-    ]
+    for encoding in encode_docs(tokenizer, [ENGLISH(text) for text in ("chest pain", "a", "")]):
+        assert not any(encoding.special_tokens_mask)
+        assert "<s>" not in encoding.tokens

@@ -18,7 +18,7 @@ from spacy_qlora.engine.functions import can_compile
 from spacy_qlora.engine.loop import Progress
 from spacy_qlora.training.config import load_config
 from spacy_qlora.training.history import Evaluation, read_history
-from spacy_qlora.training.run import train
+from spacy_qlora.training.run import told, train
 
 DEFAULT = Path(__file__).parents[2] / "configs" / "default.cfg"
 SWIGLU = "spacy_qlora.engine.functions.swiglu.kernel"
@@ -159,6 +159,12 @@ def test_a_finished_run_has_nothing_to_resume(finished: tuple[Path, Progress], c
     before = weights(output / "model-last")
     assert run(corpus, base, output, resume=True, **SETTINGS).step == progress.step
     assert weights(output / "model-last") == before
+
+
+@pytest.mark.parametrize("code", ["[E194]", "[E949]"])
+def test_errors_of_spacy_that_quote_texts_are_told_by_their_kind(code: str) -> None:
+    assert told(ValueError(f"{code} Unable to align: 'John', 'Doe'")) == "ValueError"
+    assert "[E002]" in told(ValueError("[E002] Can't find factory for 'none'"))
 
 
 def test_patience_ends_a_run(corpus: Path, base: Path, tmp_path: Path) -> None:
