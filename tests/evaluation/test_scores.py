@@ -122,6 +122,6 @@ def test_five_thousand_docs_take_seconds():
         Example(doc_of(words, [(3, 4, "Drug"), (6, 7, "Symptom")]), doc_of(words, [(3, 4, "Drug"), (5, 7, "Symptom")]))
         for _ in range(5000)
     ]
-    start = time.perf_counter()
+    start = time.process_time()
     assert entity_scores(batch)["ents_f"] == pytest.approx(0.5)
-    assert time.perf_counter() - start < 15
+    assert time.process_time() - start < 15

@@ -34,9 +34,9 @@ def test_lengths_have_to_agree():
 
 def test_one_evaluation_of_bc5cdr_dev_takes_seconds_at_most():
     gold = [["O"] * 10 + ["B-Chemical", "I-Chemical", "O", "B-Disease"] + ["O"] * 12] * 4600
-    start = time.perf_counter()
+    start = time.process_time()
     assert strict_f1(gold, gold)["f"] == 1.0
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 def test_needs_no_spacy():

@@ -61,6 +61,6 @@ def test_nothing_to_score() -> None:
 
 def test_five_thousand_records_take_seconds() -> None:
     counts = np.random.default_rng(0).integers(3, size=(5000, 10, 3))
-    start = time.perf_counter()
+    start = time.process_time()
     intervals(counts)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
