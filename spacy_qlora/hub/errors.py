@@ -44,7 +44,7 @@ def refusals(error: InputError) -> Iterator[None]:
     """Raises `error` where the hub's library itself refuses what it is given; within `repository_errors`."""
     try:
         yield
-    except HFValidationError:  # of a name
+    except (HFValidationError, OSError):  # of the repository's name; of the network and the cache, some ValueErrors too
         raise
     except ValueError as cause:
         raise error from cause
