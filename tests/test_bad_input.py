@@ -402,6 +402,12 @@ def test_train_with_no_memory_left(place: Place) -> None:
     assert_one_line(run(*place.train("--components.qlora_ner.r", more_than_any_address)), "Q005", "plan")
 
 
+def test_train_resumes_no_run_whose_best_pipeline_is_gone(place: Place) -> None:
+    assert run(*place.train("--training.max_steps", 1)).exit_code == 0
+    shutil.rmtree(place.output / "model-best")
+    assert_one_line(run(*place.train("--training.max_steps", 1, "--resume")), "Q418", "model-best")
+
+
 def test_train_resumes_only_its_own_run(place: Place) -> None:
     checkpoint = place.output / "checkpoint" / "checkpoint.safetensors"
     assert_one_line(run(*place.train("--resume")), "Q403", checkpoint)

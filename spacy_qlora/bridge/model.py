@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -86,10 +86,7 @@ class AdapterShim(Shim):
     @contextmanager
     def use_params(self, params: Mapping[tuple[int, str], Any]) -> Iterator[None]:
         """Within, the weights are those of `params`, such as an optimizer's averages, where it has them."""
-        if params:
-            with use_params(params, self.id, self.adapted.encoder):
-                yield
-        else:
+        with use_params(params, self.id, self.adapted.encoder) if params else nullcontext():
             yield
 
 

@@ -25,6 +25,7 @@ app = typer.Typer(
 
 
 def import_code(path: Path | None) -> Path | None:
+    """As `--code` of spaCy's commands, before the command itself runs."""
     from spacy.cli._util import import_code
 
     import_code(path)
@@ -78,6 +79,8 @@ def read_overrides(context: typer.Context) -> dict[str, Any]:
 
 def os_error(error: OSError) -> QLoRAError:
     """The one-line error for what the operating system refused: a full disk, a missing file, no permission."""
+    if error.errno == errno.ENOMEM:
+        return RunError("Q005")
     path = error.filename or "output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return RunError("Q002", path=path)

@@ -58,12 +58,14 @@ def train(path: Path, config: Config, output: Path, resume: bool = False, requir
     nlp, ner, loop = run.nlp, run.ner, run.make_loop(output / STATE)
     if resume and (require or is_run_of(nlp, output)):
         try:
-            resume_run(loop, output)
-        except InputError:
+            if not loop.resume():
+                msg.warn(f"{output / STATE}: its last checkpoint is missing or damaged. Going on from the one before.")
+        except InputError:  # before anything was changed
             if require:
                 raise
             msg.info(f"{output}: holds no run of this config and corpus to go on with. Starting anew.")
-            return train(path, config, output)
+    if loop.progress.best >= 0 and not is_pipeline(output / BEST):
+        raise InputError("Q418", path=output / BEST)
     history = History(output / FILE, loop.progress)
     print(describe(ner, loop))
     with nlp.select_pipes(enable=[ner.name]):  # the logger has a column for each component that is trained
@@ -85,17 +87,12 @@ def train(path: Path, config: Config, output: Path, resume: bool = False, requir
 
 
 def is_run_of(nlp: Language, output: Path) -> bool:
-    """Whether a run in `output` has a state, and saved its pipelines, if any, with the config that `nlp` has."""
+    """Whether a run in `output` has a state and, once evaluated, both its pipelines, with the config that `nlp` has."""
+    if not (output / FILE).exists():
+        return (output / STATE).exists()
     saved = output / LAST / "config.cfg"
-    return (output / STATE).exists() and (not saved.exists() or saved.read_text(encoding="utf8") == nlp.config.to_str())
-
-
-def resume_run(loop: Loop, output: Path) -> None:
-    """Raises InputError where the run in `output` cannot go on."""
-    if not loop.resume():
-        msg.warn(f"{output / STATE}: the last checkpoint is missing or damaged. Going on from the one before it.")
-    if loop.progress.best >= 0 and not is_pipeline(output / BEST):
-        raise InputError("Q418", path=output / BEST)
+    is_whole = (output / STATE).exists() and is_pipeline(output / BEST) and saved.exists()
+    return is_whole and saved.read_text(encoding="utf8") == nlp.config.to_str()
 
 
 @dataclass(frozen=True)
