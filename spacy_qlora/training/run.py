@@ -59,7 +59,8 @@ def train(path: Path, config: Config, output: Path, resume: bool = False, requir
     if resume and (require or is_run_of(nlp, output)):
         try:
             if not loop.resume():
-                msg.warn(f"{output / STATE}: its last checkpoint is missing or damaged. Going on from the one before.")
+                what = f"{output / STATE}: the last checkpoint is missing or damaged."
+                msg.warn(f"{what} Going on from the one before it.")
         except InputError:  # before anything was changed
             if require:
                 raise
