@@ -134,6 +134,7 @@ MESSAGES = {
     "Q809": "{repo}: there already, and public. Make it private on the hub, or push to another name.",
     "Q810": "{path}: {count} components of the factory qlora_ner, and --adapter-only is for one. Push the whole pipeline.",
     "Q811": "{repo}: the hub refuses the model card. Check lang and license in meta.json, from which it is filled.",
+    "Q812": "{repo}: holds a model that no push of spacy-qlora put there. Push to another name, or delete its files first.",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import srsly
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, ModelInfo, get_token
@@ -14,7 +14,7 @@ from spacy_qlora.hub.card import make_card
 from spacy_qlora.hub.contents import CONFIG, PATTERNS, Contents, list_files
 from spacy_qlora.hub.errors import refusals, repository_errors
 from spacy_qlora.hub.meta import BROKEN, Meta, read_scores
-from spacy_qlora.saved import CARD
+from spacy_qlora.saved import CARD, HEAD
 
 STRINGS = "vocab/strings.json"
 Operation = CommitOperationAdd | CommitOperationDelete
@@ -25,7 +25,8 @@ def push(path: Path, repo: str, adapter_only: bool, private: bool, metrics: Path
 
     adapter_only: Push the files of its qlora_ner alone.  private: Make the repository private.
     metrics: What `evaluate` wrote, for the model card.
-    RETURNS: Where it lies now, and how many files were given. Raises InputError or RunError where it cannot be pushed.
+    RETURNS: Where it lies now, and how many files were given. Raises InputError or RunError where it cannot be pushed,
+    or the repository is of something else.
     """
     pipeline, meta = Contents.read(path), Meta.read(path)
     scores = read_scores(metrics) if metrics else None
@@ -43,20 +44,27 @@ def push(path: Path, repo: str, adapter_only: bool, private: bool, metrics: Path
     if private and not there.private:
         raise InputError("Q809", repo=repo)
     card = make_card(url.repo_id, list(contents.models.values()), meta, tokenizer, scores)
-    given = operations(contents.folder, card, there)
+    given = operations(contents.folder, card, replaced(there))
     with repository_errors(repo), refusals(InputError("Q811", repo=repo)):
         api.create_commit(url.repo_id, given, commit_message="Push by spacy-qlora")
     return str(url), sum(isinstance(operation, CommitOperationAdd) for operation in given)
 
 
-def operations(folder: Path, card: ModelCard, there: ModelInfo) -> list[Operation]:
-    """What adds the card and the files of `folder`, and deletes those that only an earlier push can have left there."""
+def replaced(there: ModelInfo) -> set[str]:
+    """The names of the files that an earlier push left there. Raises InputError where they are of another model."""
+    names = set(filter_repo_objects([file.rfilename for file in there.siblings or []], allow_patterns=PATTERNS))
+    if names and not any(PurePosixPath(name).name == HEAD for name in names):
+        raise InputError("Q812", repo=there.id)
+    return names
+
+
+def operations(folder: Path, card: ModelCard, earlier: set[str]) -> list[Operation]:
+    """What adds the card and the files of `folder`, and deletes what only the earlier push had."""
     names = list_files(folder)
-    ours = filter_repo_objects([file.rfilename for file in there.siblings or []], allow_patterns=PATTERNS)
     return [
         CommitOperationAdd(CARD, str(card).encode()),
         *(CommitOperationAdd(name, folder / name) for name in names),
-        *(CommitOperationDelete(name) for name in sorted(set(ours) - set(names))),
+        *(CommitOperationDelete(name) for name in sorted(earlier - set(names))),
     ]
 
 

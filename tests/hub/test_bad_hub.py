@@ -17,7 +17,7 @@ from click.testing import Result
 
 from tests.conftest import file_size_limit
 from tests.hub.conftest import contents, run
-from tests.hub.server import READER, Hub
+from tests.hub.server import READER, Hub, Repository
 
 REPO = "clinic/en_notes"
 BARS = ("Fetching", "Upload", "adapter_model", "head", "Download")
@@ -231,13 +231,15 @@ def test_what_is_broken_there_leaves_the_folder_as_it_was(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
 
 
-def test_a_repository_of_something_else(online: Hub, tmp_path: Path) -> None:
-    from tests.hub.server import Repository
-
+def test_a_repository_of_something_else(online: Hub, pipeline: Path, tmp_path: Path) -> None:
     online.repositories["org/bert"] = Repository()
     online.repositories["org/bert"].commit({"config.json": b"{}", "model.safetensors": b""})
     assert_one_line(run("pull", "org/bert", tmp_path / "out"), "Q808", "org/bert")
     assert not (tmp_path / "out").exists()
+    commits = len(online.repositories["org/bert"].commits)
+    for options in ((), ("--adapter-only",)):
+        assert_one_line(run("push", pipeline, "org/bert", *options), "Q812", "org/bert")
+    assert len(online.repositories["org/bert"].commits) == commits
 
 
 def test_where_it_is_pulled_to(pushed: Hub, tmp_path: Path) -> None:

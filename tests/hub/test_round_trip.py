@@ -16,7 +16,7 @@ from spacy.language import Language
 
 from tests.conftest import TEXTS
 from tests.hub.conftest import contents, run
-from tests.hub.server import WRITER, Hub
+from tests.hub.server import WRITER, Hub, Repository
 
 REPO = "clinic/en_notes"
 # As its users do it, in processes of their own; then what the model card says.
@@ -139,6 +139,13 @@ def test_other_components_and_a_carried_base_go_along(online: Hub, pipeline: Pat
 def test_a_name_without_an_owner_is_ones_own(online: Hub, pipeline: Path) -> None:
     assert run("push", pipeline, "en_notes").exit_code == 0
     assert 'snapshot_download("me/en_notes")' in online.repositories["me/en_notes"].files["README.md"].decode()
+
+
+def test_a_repository_with_no_model_yet(online: Hub, pipeline: Path) -> None:
+    online.repositories[REPO] = Repository()
+    online.repositories[REPO].commit({"README.md": b"Soon.", "LICENSE": b"MIT"})
+    assert run("push", pipeline, REPO).exit_code == 0
+    assert "LICENSE" in online.repositories[REPO].files
 
 
 def test_a_private_repository(online: Hub, pipeline: Path, tmp_path: Path) -> None:
