@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +145,36 @@ def test_a_loop_that_runs_out_of_memory_once_goes_on_in_halves(
     assert budgets == [32] + [16] * (len(budgets) - 1)
     assert loop.progress.backed_off
     assert loop.classifier.checkpointed == 3
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from tests.engine.test_plan import make_loop, trained, windows
+
+base, folder, limit = sys.argv[1:]
+loop = make_loop(Path(base), Path(folder), batch_pieces=60_000)
+loop.windows = windows() * 500
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + int(limit) * 2**20, resource.RLIM_INFINITY))
+weights = trained(loop)
+print(loop.progress.backed_off, float(sum(weight.abs().sum() for weight in weights)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_system_runs_out_of_memory(base: Path, tmp_path: Path) -> None:
+    """Nothing simulated: within 400 MiB the steps are done in halves, within 60 they are not, and it says so."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+
+    def run(limit: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", LIMITED, base, tmp_path / str(limit), str(limit)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    done = [run(limit).stdout.split() for limit in (2000, 400)]
+    assert [backed_off for backed_off, _ in done] == ["False", "True"]
+    assert float(done[0][1]) == pytest.approx(float(done[1][1]), rel=1e-5)
+    assert "[Q415] step 1" in run(60).stderr
 
 
 def test_a_run_that_backed_off_goes_on_in_halves(base: Path, tmp_path: Path) -> None:
