@@ -2,11 +2,10 @@
 
     python benchmarks/train.py --base BASE --data DATA --output benchmarks/results/train.json
 
-The same first 1,000 sentences for one epoch at full depth on both sides: ours with micro-batches of 3,072 pieces and
-compiled kernels, where it is fastest. The peer is `hf_peer.py tuned`, at the best of three batch sizes, and
-`hf_peer.py recipe`, on the first 100 sentences, since it takes so long. Each peer's run follows one of ours. Then
-second epochs of ours, of 1,536 pieces, against one another: full depth, the top third adapted on cached states, and
-full depth with compiled kernels.
+The same first 1,000 sentences for one epoch at full depth on both sides: ours in micro-batches of 1,536 pieces, with
+compiled kernels. The peer is `hf_peer.py tuned`, at the best of three batch sizes, and `hf_peer.py recipe`, on the
+first 100 sentences, since it takes so long. Each peer's run follows one of ours. Then second epochs of ours against
+one another: full depth, the top third adapted on cached states, and full depth with compiled kernels.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ def main() -> None:
         stock = ("--base", checkpoint, "--dev", (args.data / "dev.jsonl").resolve(), "--limit-dev", 1, *data)
         tuned = [peer(f"tuned, batch {size}", "tuned", *stock, limit, "--batch", size) for size in batches]
         recipe = peer("recipe", "recipe", *stock, limit_recipe)
-        mine, [*by_size, by_recipe] = alternate(ours(*own, "--pieces", 3072, "--compile"), [*tuned, recipe], rounds=1)
+        mine, [*by_size, by_recipe] = alternate(ours(*own, "--compile"), [*tuned, recipe], rounds=1)
     two_epochs = ours(*own, "--epochs", 2)
     top_third = ours(*own, "--epochs", 2, "--adapted-layers", depth(args.base) // 3)
     kernels = ours(*own, "--epochs", 2, "--compile")

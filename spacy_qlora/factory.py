@@ -78,7 +78,7 @@ def make_qlora_ner(
         but no layer that is not adapted; empty leaves all layers causal.
     pooling (str): Which pieces of a word the head reads: "last", or "first_last" for both.
     label_smoothing (float): Share of a word's target that all tags divide equally; a word's own tag takes the rest.
-    compute_dtype (str): "bfloat16" or "float32"; "auto" is float32 where there are no instructions for bfloat16.
+    compute_dtype (str): "bfloat16" or "float32"; "auto" is float32 where bfloat16 is slower.
     device (str): "auto", "cpu", "cuda" or "cuda:N".
     max_pieces (int): Longest window of pieces; a longer text becomes overlapping windows.
     overlap (Optional[int]): Pieces that neighbouring windows share, at most half of max_pieces; half if empty.

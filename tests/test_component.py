@@ -541,13 +541,15 @@ def test_a_pickle_that_another_program_opens_leaves_its_threads_alone(learned: L
     ("setting", "known", "expected"),
     [
         ("auto", {"avx2": True, "avx512_f": True}, torch.float32),
-        ("auto", {"avx2": True, "avx512_bf16": True}, torch.bfloat16),
+        ("auto", {"avx2": True, "avx512_bf16": True, "cpu_name": "AMD EPYC"}, torch.bfloat16),
+        ("auto", {"avx2": True, "avx512_bf16": True, "cpu_name": "Intel Xeon"}, torch.float32),
+        ("auto", {"avx512_bf16": True, "amx_bf16": True, "cpu_name": "Intel Xeon"}, torch.bfloat16),
         ("auto", {"neon": True, "bf16": True}, torch.bfloat16),
         ("bfloat16", {"avx2": True}, torch.bfloat16),
     ],
 )
-def test_computes_in_what_the_cpu_has_instructions_for(
-    learned: Language, monkeypatch: pytest.MonkeyPatch, setting: str, known: dict[str, bool], expected: torch.dtype
+def test_computes_in_what_the_cpu_is_fast_in(
+    learned: Language, monkeypatch: pytest.MonkeyPatch, setting: str, known: dict[str, Any], expected: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
