@@ -77,7 +77,7 @@ class RMSNorm(Function):
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     squares = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).square_()
     inverse = squares.div_(x.shape[-1]).add_(eps).rsqrt_()
-    return scale_rows(x, inverse).mul_(weight), inverse
+    return scale_rows(x, inverse) * weight, inverse
 
 
 @Fused
