@@ -59,7 +59,7 @@ class Stepper:
     """Applies gradients by the optimizer that `spacy train` hands over, whichever it is."""
 
     def __init__(self) -> None:
-        self._made: tuple[AdamW, AdapterOptimizer] | None = None  # and what it was made from
+        self._made: tuple[AdamW, Encoder, AdapterOptimizer] | None = None  # and what it was made from
 
     def step(self, sgd: Optimizer, key: object, encoder: Encoder, words: int = 1) -> None:
         """Applies the gradients added up since the last step, and clears them.
@@ -72,9 +72,9 @@ class Stepper:
         if not isinstance(sgd, AdamW):
             apply_thinc(sgd, key, encoder, words)
             return
-        if self._made is None or self._made[0] is not sgd:
-            self._made = sgd, AdapterOptimizer(encoder, sgd.settings, sgd.total_steps)
-        self._made[1].step(words)
+        if self._made is None or self._made[0] is not sgd or self._made[1] is not encoder:
+            self._made = sgd, encoder, AdapterOptimizer(encoder, sgd.settings, sgd.total_steps)
+        self._made[2].step(words)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_made": None}

@@ -13,7 +13,7 @@ from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.settings import ClassifierSettings, OptimizerSettings
 from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import InputError
-from spacy_qlora.optimizer import AdamW, apply_thinc
+from spacy_qlora.optimizer import AdamW, Stepper, apply_thinc
 
 PLACES = np.arange(12)
 WINDOWS = [Window(PLACES + 40, PLACES, PLACES, PLACES % 5)]
@@ -51,3 +51,14 @@ def test_thinc_learns(classifier: TokenClassifier) -> None:
         apply_thinc(optimizer, "ner", classifier, words)
         losses.append(loss / words)
     assert losses[-1] < losses[0] / 2
+
+
+def test_one_optimizer_serves_one_encoder_after_another(base: Path) -> None:
+    """As where a component is initialised again."""
+    stepper, sgd = Stepper(), AdamW(OptimizerSettings(warmup=0.0), total_steps=0, learn_rate=1e-3)
+    loaded = load_base(base, torch.device("cpu"), torch.float32)
+    for classifier in (TokenClassifier(loaded, 5, ClassifierSettings()) for _ in range(2)):
+        before = classifier.head.weight.detach().clone()
+        _, words = classifier.accumulate(WINDOWS, budget=64)
+        stepper.step(sgd, "ner", classifier, words)
+        assert not torch.equal(classifier.head.weight, before)

@@ -93,22 +93,33 @@ def new_folder(path: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
     is_ours: As in `require_place`, which it calls.
     """
     path = path.absolute()
-    aside = path.with_name(f".{path.name}.old")
-    if aside.exists() and not path.exists():  # a run was killed between the two renames below
-        aside.rename(path)
+    bring_back(path)
     require_place(path, is_ours)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         temporary.chmod(0o777 & ~current_umask())
         yield temporary
-        replace_folder(temporary, path, aside)
+        replace_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def replace_folder(new: Path, path: Path, aside: Path) -> None:
-    """Renames `new` to `path`; what stood there stands `aside` for a moment, and comes back if that fails."""
+def aside_of(path: Path) -> Path:
+    """Where a folder stands for a moment while another takes its place."""
+    return path.with_name(f".{path.name}.old")
+
+
+def bring_back(path: Path) -> None:
+    """Ends what a kill between the two renames of `replace_folder` left undone."""
+    aside = aside_of(path)
+    if aside.exists() and not path.exists():
+        aside.rename(path)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Renames `new` to `path`; what stood there stands aside for a moment, and comes back if that fails."""
+    aside = aside_of(path)
     make_way(aside)
     if path.exists():
         rename(path, aside)

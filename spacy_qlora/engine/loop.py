@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -88,7 +88,8 @@ class Schedule:
 class Loop:
     """One run over `windows`. Call `run`.
 
-    checkpoints (Path): Folder of the state to resume from.
+    checkpoints (Path): Folder of the state to resume from; None keeps none.
+    made_of (Mapping): What else the run is made of, by name, in the types of JSON; compared when it goes on.
     job (Job): What its memory depends on, as configured or as planned for the budget.
     compiles (bool): Whether its kernels are compiled, as configured, if they can be here.
     """
@@ -98,7 +99,8 @@ class Loop:
     settings: LoopSettings
     optimizer_settings: OptimizerSettings
     schedule: Schedule
-    checkpoints: Path
+    checkpoints: Path | None
+    made_of: Mapping[str, object] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -116,12 +118,15 @@ class Loop:
         )
         torch.manual_seed(self.schedule.seed)
 
-    def resume(self) -> bool:
+    def resume(self, may_differ: Collection[str] = ()) -> bool:
         """Goes on where the last checkpoint was written. Raises InputError without one, or if it is another run's.
 
+        may_differ: Names in `made_of` that are not compared.
         RETURNS: Whether that checkpoint was whole; if not, the one before it was taken.
         """
-        state, is_latest = load_checkpoint(self.checkpoints, self.classifier, self.optimizer, self._fixed())
+        assert self.checkpoints is not None
+        fixed = {name: value for name, value in self._fixed().items() if name not in may_differ}
+        state, is_latest = load_checkpoint(self.checkpoints, self.classifier, self.optimizer, fixed)
         self.progress = Progress(**state)
         if self.progress.backed_off:
             self._back_off()
@@ -258,7 +263,8 @@ class Loop:
         self._save()
 
     def _save(self) -> None:
-        save_checkpoint(self.checkpoints, self.classifier, self.optimizer, self._fixed(), asdict(self.progress))
+        if self.checkpoints is not None:
+            save_checkpoint(self.checkpoints, self.classifier, self.optimizer, self._fixed(), asdict(self.progress))
 
     def _fixed(self) -> dict[str, object]:
         """What must not change between a run and its resumption."""
@@ -273,6 +279,7 @@ class Loop:
             "compute_dtype": str(classifier.base.dtype),
             "corpus": _digest(self.windows),
             "total_steps": self.total_steps,
+            **self.made_of,
         }
 
 

@@ -70,7 +70,7 @@ def inspect(base: str, floats: str | None, config: tuple[Path, Config] | None) -
 def configured_job(path: Path, config: Config, shape: Shape, info: BaseInfo) -> Job:
     """What a config would train on this base, whichever it names. Raises InputError where it is wrong."""
     settings = read_ner_settings(path, config)
-    settings.classifier.depths(shape.layers, info.id)
+    settings.classifier.unmasked_from(shape.layers, info.id)
     return make_job(settings, read_loop_settings(path, config.get("qlora", {})), shape)
 
 

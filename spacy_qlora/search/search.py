@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import warnings
 from dataclasses import asdict
@@ -27,7 +26,7 @@ from spacy_qlora.search.rows import is_own
 from spacy_qlora.search.space import make_space
 from spacy_qlora.search.study import FILE, IMPOSSIBLE, Outcome, SharedStudy, Taken, is_study
 from spacy_qlora.search.trial import Runner
-from spacy_qlora.training.run import Run, prepare, read_corpus
+from spacy_qlora.training.run import Run, digest, digest_config, prepare, read_corpus
 from spacy_qlora.training.stop import stop_on_signals
 
 
@@ -93,22 +92,14 @@ def filled(run: Run) -> Config:
     return config
 
 
-def made_of(path: Path, run: Run, config: Config) -> dict[str, str]:
-    """What all trials have in common: their scores compare only while it stays as it is."""
-    same = config.copy()
-    same.pop("paths", None)  # what lies there counts
-    same["components"][run.ner.name]["device"] = "auto"  # each process may have its own
-    corpus = hashlib.sha256()
-    for split, reader in (("train", run.config.train), ("dev", run.config.dev)):
-        for example in read_corpus(path, split, reader, run.nlp):
-            doc = example.reference
-            entities = [(span.start_char, span.end_char, span.label_) for span in doc.ents]
-            corpus.update(repr((split, doc.text, entities)).encode())
-    return {
-        "config": hashlib.sha256(same.to_str(interpolate=False).encode()).hexdigest(),
-        "corpus": corpus.hexdigest(),
-        "base": run.ner.model.classifier.base.info.fingerprint,
-    }
+def made_of(path: Path, run: Run, config: Config) -> dict[str, object]:
+    """What all trials have in common: their scores compare only while it stays as it is.
+
+    config: What they start from.
+    """
+    train = (example.reference for example in read_corpus(path, "train", run.config.train, run.nlp))
+    base = run.ner.model.classifier.base.info.fingerprint
+    return {**run.made_of, "config": digest_config(config, run.ner.name), "train": digest(train), "base": base}
 
 
 def conclude(shared: SharedStudy) -> None:

@@ -59,7 +59,7 @@ class SharedStudy:
     lock (FileLock): To be held while several things have to fit together.
     """
 
-    def __init__(self, folder: Path, space: Space, made_of: Mapping[str, str], seed: int) -> None:
+    def __init__(self, folder: Path, space: Space, made_of: Mapping[str, object], seed: int) -> None:
         """made_of: What all trials have in common, to be the same when the search goes on.  seed: Of what is tried.
 
         Raises InputError where the folder holds another search, or its file is damaged.
@@ -84,7 +84,7 @@ class SharedStudy:
             storage=storage, study_name="search", direction="maximize", load_if_exists=True, pruner=pruner
         )
 
-    def _require(self, made_of: Mapping[str, str]) -> None:
+    def _require(self, made_of: Mapping[str, object]) -> None:
         space = {name: distribution_to_json(each) for name, each in self.space.distributions.items()}
         now = {**made_of, "space": space}
         before = self.study.user_attrs.get("made_of")

@@ -23,7 +23,7 @@ from spacy_qlora.search.rows import is_own, settings
 from spacy_qlora.search.study import FAILURES, TOO_LARGE, Outcome, Taken
 from spacy_qlora.training.config import read_loop_settings
 from spacy_qlora.training.plan import read_ner_settings
-from spacy_qlora.training.run import STATE, Run, prepare
+from spacy_qlora.training.run import Run, prepare
 from spacy_qlora.training.stop import Stop
 
 # A trial is compared with others after each sixth of its steps, the first time when its rates have risen, and evaluated
@@ -81,7 +81,7 @@ class Runner:
         with self.stop.at_once():
             self._require_memory(config)
             run = prepare(self.path, config)
-            loop = run.make_loop(taken.folder / STATE)
+            loop = run.make_loop(checkpoints=None)
         forget_peak(loop.classifier.device)  # that of the trials before
         sixth = math.ceil(loop.total_steps / PARTS)
         if sixth and not 0 < loop.schedule.eval_frequency <= sixth:

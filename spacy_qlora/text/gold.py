@@ -18,7 +18,7 @@ def gold_tags(example: Example, bio: BIO) -> NDArray[np.int64]:
         number[f"U-{label}"], number[f"L-{label}"] = number[f"B-{label}"], number[f"I-{label}"]
     tags = np.array([number[tag] for tag in example.get_aligned_ner()], dtype=np.int64)
     for i in np.flatnonzero((tags > 0) & (tags % 2 == 1)).tolist():  # beginnings: a blank, that nothing reads, is none
-        while example.predicted[i].text.isspace() and tags[i + 1 : i + 2] == tags[i] + 1:
+        while i + 1 < len(tags) and tags[i + 1] == tags[i] + 1 and example.predicted[i].text.isspace():
             tags[i + 1] = tags[i]
             i += 1
     return tags

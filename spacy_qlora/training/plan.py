@@ -30,7 +30,9 @@ def plan(path: Path, config: Config, memory: str | None) -> str:
     """
     settings = read_ner_settings(path, config)
     loop = read_loop_settings(path, config.get("qlora", {}))
-    job = make_job(settings, loop, read_shape(settings.base))
+    shape = read_shape(settings.base)
+    settings.classifier.unmasked_from(shape.layers, settings.base)
+    job = make_job(settings, loop, shape)
     columns = {"as configured": (job, loop.accumulate)}
     if budget := memory or loop.memory_budget:
         columns[f"within {budget}"] = fit(job, loop.accumulate, read_size(budget))
@@ -63,10 +65,13 @@ def read_ner_settings(path: Path, config: Config) -> NERSettings:
 
 
 def device_type(setting: str) -> str:
-    """ "cpu" or "cuda"; a run can be planned for a GPU that another machine has."""
+    """ "cpu" or "cuda"; a run can be planned for a GPU that another machine has. Raises InputError for any other."""
     if setting == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    return setting.partition(":")[0]
+    kind = setting.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise InputError("Q306", name="device", value=setting, reason="not supported")
+    return kind
 
 
 def draw(columns: dict[str, tuple[Job, int]]) -> str:

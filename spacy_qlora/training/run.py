@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import spacy
 from catalogue import RegistryError
 from spacy.errors import Errors
 from spacy.language import Language
+from spacy.tokens import Doc
 from spacy.training import Corpus, Example  # noqa: F401, registers the corpus readers
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import create_before_to_disk_callback, create_evaluation_callback, update_meta
@@ -22,7 +24,7 @@ from tqdm import tqdm
 from wasabi import msg
 
 from spacy_qlora.component import QLoRANER
-from spacy_qlora.engine.files import make_folder, require_place
+from spacy_qlora.engine.files import bring_back, make_folder, require_place
 from spacy_qlora.engine.loop import Hooks, Loop, Progress
 from spacy_qlora.engine.memory import is_out_of_memory, peak_memory
 from spacy_qlora.engine.prefix import with_states
@@ -50,21 +52,15 @@ def train(path: Path, config: Config, output: Path, resume: bool = False, requir
     the number of a signal that came, once its state is saved.
     """
     for name in (BEST, LAST):
+        bring_back(output / name)
         require_place(output / name, is_ours=is_pipeline)
     make_folder(output)
     if (output / STATE).exists():
         make_folder(output / STATE)
     run = prepare(path, config)
     nlp, ner, loop = run.nlp, run.ner, run.make_loop(output / STATE)
-    if resume and (require or is_run_of(nlp, output)):
-        try:
-            if not loop.resume():
-                what = f"{output / STATE}: the last checkpoint is missing or damaged."
-                msg.warn(f"{what} Going on from the one before it.")
-        except InputError:  # before anything was changed
-            if require:
-                raise
-            msg.info(f"{output}: holds no run of this config and corpus to go on with. Starting anew.")
+    if resume and (require or (output / STATE).exists()):
+        go_on(loop, output, require)
     if loop.progress.best >= 0 and not is_pipeline(output / BEST):
         raise InputError("Q418", path=output / BEST)
     history = History(output / FILE, loop.progress)
@@ -87,13 +83,23 @@ def train(path: Path, config: Config, output: Path, resume: bool = False, requir
     return progress
 
 
-def is_run_of(nlp: Language, output: Path) -> bool:
-    """Whether a run in `output` has a state and, once evaluated, both its pipelines, with the config that `nlp` has."""
-    if not (output / FILE).exists():
-        return (output / STATE).exists()
-    saved = output / LAST / "config.cfg"
-    is_whole = (output / STATE).exists() and is_pipeline(output / BEST) and saved.exists()
-    return is_whole and saved.read_text(encoding="utf8") == nlp.config.to_str()
+def go_on(loop: Loop, output: Path, require: bool) -> None:
+    """Sets the loop to where the run in `output` stopped.
+
+    require: As in `train`: if not, other settings that the steps do not depend on make it another run, too, and so does
+    the loss of a pipeline.
+    """
+    is_whole = not (output / FILE).exists() or all(is_pipeline(output / name) for name in (BEST, LAST))
+    if require or is_whole:
+        try:
+            if not loop.resume(may_differ=("config",) if require else ()):
+                what = f"{output / STATE}: the last checkpoint is missing or damaged."
+                msg.warn(f"{what} Going on from the one before it.")
+            return
+        except InputError:  # before anything was changed
+            if require:
+                raise
+    msg.info(f"{output}: holds no run of this config and corpus to go on with. Starting anew.")
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class Run:
     """What a config describes, checked and read.
 
     nlp: The initialised pipeline.  ner: Its component that is trained.  windows: Of the train corpus.
-    strings: That the vocabulary holds before any text is read.
+    strings: That the vocabulary holds before any text is read.  made_of: What the windows do not tell of the run.
     """
 
     nlp: Language
@@ -109,12 +115,13 @@ class Run:
     config: TrainingConfig
     windows: list[Window]
     strings: list[str]
+    made_of: Mapping[str, object]
 
-    def make_loop(self, checkpoints: Path) -> Loop:
+    def make_loop(self, checkpoints: Path | None) -> Loop:
         """checkpoints: As of the Loop. Raises InputError where the memory budget is too small."""
         classifier, settings = self.ner.model.classifier, self.config.loop
         optimizer = self.config.training["optimizer"].settings
-        loop = Loop(classifier, self.windows, settings, optimizer, self.config.schedule, checkpoints)
+        loop = Loop(classifier, self.windows, settings, optimizer, self.config.schedule, checkpoints, self.made_of)
         if classifier.frozen and settings.prefix_cache:
             batch_pieces = self.ner.settings.batch_pieces
             loop.windows = with_states(classifier, self.windows, batch_pieces, cache_folder() / "states")
@@ -130,14 +137,32 @@ def prepare(path: Path, config: Config) -> Run:
     windows = ner.training_windows(read_corpus(path, "train", resolved.train, nlp))
     if not windows:
         raise InputError("Q409", path=path, split="train")
-    check_dev(path, ner, read_corpus(path, "dev", resolved.dev, nlp))
+    dev = [example.reference for example in read_corpus(path, "dev", resolved.dev, nlp)]
+    check_dev(path, ner, dev)
+    made_of = {"labels": list(ner.labels), "dev": digest(dev), "config": digest_config(nlp.config, ner.name)}
     strings = load_model_from_config(config, auto_fill=True).vocab.strings  # nlp has read the corpora
-    return Run(nlp, ner, resolved, windows, list(strings))
+    return Run(nlp, ner, resolved, windows, list(strings), made_of)
 
 
-def check_dev(path: Path, ner: QLoRANER, examples: Iterable[Example]) -> None:
+def digest(docs: Iterable[Doc]) -> str:
+    """SHA-256 over texts and entities."""
+    found = hashlib.sha256()
+    for doc in docs:
+        entities = [(span.start_char, span.end_char, span.label_) for span in doc.ents]
+        found.update(repr((doc.text, entities)).encode())
+    return found.hexdigest()
+
+
+def digest_config(config: Config, component: str) -> str:
+    """SHA-256 over the config without its paths, since what lies there counts, and without the component's device."""
+    same = config.copy()
+    same.pop("paths", None)
+    same["components"][component]["device"] = "auto"
+    return hashlib.sha256(same.to_str(interpolate=False).encode()).hexdigest()
+
+
+def check_dev(path: Path, ner: QLoRANER, docs: Sequence[Doc]) -> None:
     """Warns where scores cannot tell which pipeline is the best. Raises InputError where there are no documents."""
-    docs = [example.reference for example in examples]
     if not docs:
         raise InputError("Q409", path=path, split="dev")
     labels = {ent.label_ for doc in docs for ent in doc.ents}

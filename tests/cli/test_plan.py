@@ -70,6 +70,9 @@ def test_the_config_has_a_budget(base: Path) -> None:
         (["--qlora.memory_budget", "8"], "Q401"),
         (["--components.qlora_ner.r", "0"], "Q210"),
         (["--components.qlora_ner.r", "many"], "Q401"),
+        (["--components.qlora_ner.adapted_layers", "99"], "Q210"),
+        (["--components.qlora_ner.bidirectional_from", "99"], "Q210"),
+        (["--components.qlora_ner.device", "mps"], "Q306"),
         (["--paths.base", "no where"], "Q001"),
     ],
 )

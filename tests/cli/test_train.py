@@ -16,10 +16,13 @@ import spacy
 from click.testing import Result
 from safetensors import safe_open
 from spacy.cli._util import app
+from spacy.tokens import DocBin, Span
 from typer.testing import CliRunner
 
 import spacy_qlora.cli  # noqa: F401
 from spacy_qlora.engine.checkpoint import FILE
+from spacy_qlora.engine.loop import StopRun
+from spacy_qlora.training.stop import Stop
 
 DEFAULT = Path(__file__).parents[2] / "configs" / "default.cfg"
 
@@ -85,6 +88,53 @@ def test_continue_goes_on_only_with_its_own_run(corpus: Path, base: Path, tmp_pa
     checkpoint.write_bytes(b"")
     (tmp_path / "checkpoint" / "checkpoint.before.safetensors").unlink()
     assert trains("--components.qlora_ner.spans_key", "found"), "the state is damaged"
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_continue_starts_anew_with_another_corpus(corpus: Path, base: Path, tmp_path: Path, split: str) -> None:
+    own, output = shutil.copytree(corpus, tmp_path / "corpus"), tmp_path / "output"
+    steps = ["--training.max_steps", 2, "--training.max_epochs", 0]
+    assert run(own, base, output, *steps).exit_code == 0
+    nlp = spacy.blank("en")
+    docs = list(DocBin().from_disk(own / f"{split}.spacy").get_docs(nlp.vocab))
+    for doc in docs:  # the tags' numbers stay the same
+        doc.ents = [Span(doc, e.start, e.end, "Medication" if e.label_ == "Drug" else e.label_) for e in doc.ents]
+    DocBin(docs=docs).to_disk(own / f"{split}.spacy")
+    refused = run(own, base, output, *steps, "--resume")
+    assert f"changed: {'labels' if split == 'train' else 'dev'}" in refused.stderr
+    again = run(own, base, output, *steps, "--continue")
+    assert "Starting anew." in again.stdout
+    assert ("Medication" in spacy.load(output / "model-best").get_pipe("qlora_ner").labels) == (split == "train")
+
+
+def test_continue_goes_on_with_a_run_that_took_the_place_of_another(
+    corpus: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = ["--training.max_epochs", 1, "--qlora.batch_size", 1]  # evaluated after six steps
+    assert run(corpus, base, tmp_path, *steps).exit_code == 0
+    other = [*steps, "--components.qlora_ner.spans_key", "found", "--continue"]
+    seen = 0
+
+    def stop_after_two(stop: Stop) -> None:
+        nonlocal seen
+        seen += 1
+        if seen % 2 == 0:
+            raise StopRun(signal.SIGINT)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Stop, "check", stop_after_two)
+        for expected in (2, 4):
+            assert run(corpus, base, tmp_path, *other).exit_code == 130
+            with safe_open(tmp_path / "checkpoint" / FILE, framework="pt") as file:
+                assert json.loads(file.metadata()["progress"])["step"] == expected
+
+
+def test_a_run_goes_on_after_a_kill_between_two_renames(corpus: Path, base: Path, tmp_path: Path) -> None:
+    steps = ["--training.max_steps", 2, "--training.max_epochs", 0]
+    assert run(corpus, base, tmp_path, *steps).exit_code == 0
+    (tmp_path / "model-best").rename(tmp_path / ".model-best.old")
+    assert run(corpus, base, tmp_path, *steps, "--resume").exit_code == 0
+    assert spacy.load(tmp_path / "model-best").pipe_names == ["qlora_ner"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

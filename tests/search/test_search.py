@@ -216,7 +216,7 @@ def test_a_changed_corpus_is_another_search(place: Place) -> None:
     for name in ("train", "dev"):
         docs.to_disk(place.folder / f"{name}.spacy")
     place.corpus = place.folder
-    with pytest.raises(QLoRAError, match="changed: corpus") as raised:
+    with pytest.raises(QLoRAError, match="changed: dev, train") as raised:
         place.run(1)
     assert raised.value.code == "Q601"
 

@@ -91,3 +91,8 @@ def test_a_mention_begins_where_there_is_something_to_read() -> None:
     assert tags_of(make(words, [False] * 6), gold)[2:4] == [BX, IX]
     gold = annotated(words, (0, 1, "X"), (2, 4, "X"), spaces=[False] * 6)
     assert tags_of(make(words, [False] * 6), gold)[2:4] == [BX, IX]
+
+
+def test_a_mention_of_the_last_blank_alone() -> None:
+    words = ["chest", "\n"]
+    assert tags_of(make(words), annotated(words, (1, 2, "X"))) == [OUT, BX]
