@@ -123,7 +123,7 @@ class Adapted(Generic[Settings, Module]):
 
     def __getstate__(self) -> dict[str, Any]:
         # As bytes: tensors travel to spawned processes by file descriptors, of which there may be too many.
-        trained = self.trained and tuple(save(dict(part)) for part in self.trained)
+        trained = (given := self.trained) and tuple(save(dict(part)) for part in given)
         return {**self.__dict__, "_encoder": None, "_trained": trained, "_opening": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ Operation = CommitOperationAdd | CommitOperationDelete
 
 
 def push(path: Path, repo: str, adapter_only: bool, private: bool, metrics: Path | None) -> tuple[str, int]:
-    """Puts a pipeline, its files only, in place of what an earlier push left in the repository; in one commit.
+    """Puts a pipeline in place of all files of its kinds in the repository that an earlier push filled; in one commit.
 
     adapter_only: Push the files of its qlora_ner alone.  private: Make the repository private.
     metrics: What `evaluate` wrote, for the model card.
@@ -51,7 +51,7 @@ def push(path: Path, repo: str, adapter_only: bool, private: bool, metrics: Path
 
 
 def replaced(there: ModelInfo) -> set[str]:
-    """The names of the files that an earlier push left there. Raises InputError where they are of another model."""
+    """The names of the files there of a pipeline's kinds. Raises InputError where they are of another model."""
     names = set(filter_repo_objects([file.rfilename for file in there.siblings or []], allow_patterns=PATTERNS))
     if names and not any(PurePosixPath(name).name == HEAD for name in names):
         raise InputError("Q812", repo=there.id)
