@@ -18,7 +18,8 @@ CORPORA = {
     "bc5cdr": ("BC5CDR, both types, in texts of up to 400 words", "benchmarks/bc5cdr.sh BASE DATA OUT"),
 }
 COMPARED = (
-    "train", "train_without_amx", "prefix", "infer", "infer_without_amx", "compute_dtype", "memory", "search", "bridge",
+    "train", "train_without_amx", "prefix", "infer", "infer_without_amx", "compute_dtype", "compute_dtype_without_amx",
+    "memory", "search", "bridge",
 )  # fmt: skip
 
 
