@@ -45,7 +45,7 @@ def test_a_killed_search_goes_on_while_another_process_takes_part(
     command = [sys.executable, "-m", "spacy", *given]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
         try:
-            while not (tmp_path / "out" / "trial-0" / "checkpoint").exists():
+            while not (tmp_path / "out" / "trial-0").exists():
                 assert first.poll() is None
                 time.sleep(0.1)
             beside = run(*given, "--trials", "2")
