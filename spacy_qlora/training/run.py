@@ -67,19 +67,21 @@ def train(path: Path, config: Config, output: Path, resume: bool = False, requir
     print(describe(ner, loop))
     with nlp.select_pipes(enable=[ner.name]):  # the logger has a column for each component that is trained
         log_step, finalize = run.config.training["logger"](nlp, sys.stdout, sys.stderr)
-    with stop_on_signals() as stop, Bar(loop) as bar:
-
-        def on_step(progress: Progress) -> None:
-            bar.on_step(progress)
-            stop.check()
-
+    with stop_on_signals() as stop:
         hooks = make_hooks(nlp, ner, run.config, output, history, run.strings, log_step, stop)
-        try:
-            progress = loop.run(Hooks(*hooks, on_step=on_step))
-        finally:
-            finalize()
-    best = spacy.load(output / BEST)
-    calibrate_pipeline(best, run.config.dev(best), output / BEST)
+        with Bar(loop) as bar:
+
+            def on_step(progress: Progress) -> None:
+                bar.on_step(progress)
+                stop.check()
+
+            try:
+                progress = loop.run(Hooks(*hooks, on_step=on_step))
+            finally:
+                finalize()
+        with stop.at_once():
+            best = spacy.load(output / BEST)
+            calibrate_pipeline(best, run.config.dev(best), output / BEST)
     return progress
 
 
@@ -96,8 +98,8 @@ def go_on(loop: Loop, output: Path, require: bool) -> None:
                 what = f"{output / STATE}: the last checkpoint is missing or damaged."
                 msg.warn(f"{what} Going on from the one before it.")
             return
-        except InputError:  # before anything was changed
-            if require:
+        except InputError as error:  # before anything was changed
+            if require or error.where.get("changed") == "compute_dtype":  # "auto" is another on another machine
                 raise
     msg.info(f"{output}: holds no run of this config and corpus to go on with. Starting anew.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -127,6 +128,32 @@ def test_continue_goes_on_with_a_run_that_took_the_place_of_another(
             assert run(corpus, base, tmp_path, *other).exit_code == 130
             with safe_open(tmp_path / "checkpoint" / FILE, framework="pt") as file:
                 assert json.loads(file.metadata()["progress"])["step"] == expected
+
+
+def test_continue_loses_no_run_of_a_machine_with_another_auto(
+    corpus: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = ["--training.max_steps", 2, "--training.max_epochs", 0, "--continue"]
+    monkeypatch.setattr("spacy_qlora.adapted.is_bfloat16_fast", lambda device: False)
+    assert run(corpus, base, tmp_path, *steps).exit_code == 0
+    monkeypatch.setattr("spacy_qlora.adapted.is_bfloat16_fast", lambda device: True)
+    refused = run(corpus, base, tmp_path, *steps)
+    assert refused.exit_code == 1
+    assert "[Q405]" in refused.stderr
+    assert "changed: compute_dtype" in refused.stderr
+
+
+def test_a_signal_while_calibrating_says_how_to_go_on(
+    corpus: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = ["--training.max_steps", 2, "--training.max_epochs", 0]
+    with monkeypatch.context() as stopped:
+        name = "spacy_qlora.training.run.calibrate_pipeline"
+        stopped.setattr(name, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        result = run(corpus, base, tmp_path, *steps)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1].startswith("Stopped, and the state is saved. Go on with: ")
+    assert run(corpus, base, tmp_path, *steps, "--resume").exit_code == 0
 
 
 def test_a_run_goes_on_after_a_kill_between_two_renames(corpus: Path, base: Path, tmp_path: Path) -> None:
