@@ -15,9 +15,9 @@ from spacy_qlora.engine.batching import by_budget, shuffled
 from spacy_qlora.engine.checkpoint import load_checkpoint, save_checkpoint
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.functions import can_compile, compiled
-from spacy_qlora.engine.memory import Job, Shape, is_out_of_memory, peak_memory
+from spacy_qlora.engine.memory import is_out_of_memory, peak_memory
 from spacy_qlora.engine.optimizer import AdapterOptimizer
-from spacy_qlora.engine.plan import fit, read_size
+from spacy_qlora.engine.plan import fit, read_size, usual_job
 from spacy_qlora.engine.prefix import mapped
 from spacy_qlora.engine.settings import LoopSettings, OptimizerSettings
 from spacy_qlora.engine.window import Window
@@ -281,21 +281,6 @@ class Loop:
             "total_steps": self.total_steps,
             **self.made_of,
         }
-
-
-def usual_job(classifier: TokenClassifier, windows: Sequence[Window], settings: LoopSettings) -> Job:
-    """What the memory of a run depends on, as configured."""
-    base, lengths = classifier.base, classifier.lengths(windows)
-    return Job.usual(
-        Shape.of(base.config),
-        classifier.settings,
-        settings,
-        tags=classifier.head.out_features,
-        length=max(lengths),
-        words_a_piece=sum(len(window.words) for window in windows) / sum(lengths),
-        size=base.dtype.itemsize,
-        device=base.device.type,
-    )
 
 
 def _digest(windows: Sequence[Window]) -> str:

@@ -1,21 +1,42 @@
-"""The fastest way to do a training step within a memory budget."""
+"""What memory a run needs as configured, and the fastest way to do a training step within a budget."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import TYPE_CHECKING
 
-from spacy_qlora.engine.memory import MIB, Job
+from spacy_qlora.engine.memory import MIB, Job, Shape
 from spacy_qlora.errors import InputError
+
+if TYPE_CHECKING:
+    from spacy_qlora.engine.classifier import TokenClassifier
+    from spacy_qlora.engine.settings import LoopSettings
+    from spacy_qlora.engine.window import Window
 
 UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
 # Estimates to rank the ways by time: a checkpointed layer adds a second forward pass; starting a micro-batch takes as
 # long as so many pieces; dequantising takes a tenth of a layer. 8-bit moments cost little time but change the result a
 # little, so they have to save a fifth.
 SECOND_FORWARD, START, EIGHT_BIT, DEQUANTISING = 1 / 3, 200, 0.2, 0.1
+
+
+def usual_job(classifier: TokenClassifier, windows: Sequence[Window], settings: LoopSettings) -> Job:
+    """What the memory of a run depends on, as configured."""
+    base, lengths = classifier.base, classifier.lengths(windows)
+    return Job.usual(
+        Shape.of(base.config),
+        classifier.settings,
+        settings,
+        tags=classifier.head.out_features,
+        length=max(lengths),
+        words_a_piece=sum(len(window.words) for window in windows) / sum(lengths),
+        size=base.dtype.itemsize,
+        device=base.device.type,
+    )
 
 
 def fit(job: Job, accumulate: int, budget: int) -> tuple[Job, int]:

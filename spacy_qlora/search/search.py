@@ -16,8 +16,7 @@ from thinc.api import Config
 from wasabi import msg
 
 from spacy_qlora.engine.files import require_place
-from spacy_qlora.engine.loop import usual_job
-from spacy_qlora.engine.plan import read_size
+from spacy_qlora.engine.plan import read_size, usual_job
 from spacy_qlora.errors import InputError, RunError
 from spacy_qlora.search import BEST, IMPORTANCE, TRIALS
 from spacy_qlora.search.display import Display

@@ -156,10 +156,12 @@ def digest(docs: Iterable[Doc]) -> str:
 
 
 def digest_config(config: Config, component: str) -> str:
-    """SHA-256 over the config without its paths, since what lies there counts, and without the component's device."""
+    """SHA-256 over the config without its paths, since what lies there counts, and without what each machine may have
+    of its own.
+    """
     same = config.copy()
     same.pop("paths", None)
-    same["components"][component]["device"] = "auto"
+    same["components"][component] |= {"device": "auto", "compute_dtype": "auto"}
     return hashlib.sha256(same.to_str(interpolate=False).encode()).hexdigest()
 
 

@@ -141,6 +141,9 @@ def test_continue_loses_no_run_of_a_machine_with_another_auto(
     assert refused.exit_code == 1
     assert "[Q405]" in refused.stderr
     assert "changed: compute_dtype" in refused.stderr
+    gone_on = run(corpus, base, tmp_path, *steps, "--components.qlora_ner.compute_dtype", "float32")
+    assert gone_on.exit_code == 0, "as the error says"
+    assert "Starting anew" not in gone_on.stdout
 
 
 def test_a_signal_while_calibrating_says_how_to_go_on(
