@@ -40,6 +40,8 @@ from spacy_qlora.training.stop import Stop, stop_on_signals
 
 QUOTING = ("[E194]", "[E949]")  # texts, where words do not add up to them
 BEST, LAST, STATE = "model-best", "model-last", "checkpoint"
+# Of what a checkpoint is compared by: where all of these are as they were, another machine computes or plans otherwise.
+GIVEN = {"base", "config", "corpus", "dev", "labels"}
 
 
 def train(path: Path, config: Config, output: Path, resume: bool = False, require: bool = True) -> Progress:
@@ -99,7 +101,8 @@ def go_on(loop: Loop, output: Path, require: bool) -> None:
                 msg.warn(f"{what} Going on from the one before it.")
             return
         except InputError as error:  # before anything was changed
-            if require or error.where.get("changed") == "compute_dtype":  # "auto" is another on another machine
+            changed = set(str(error.where.get("changed", "")).split(", "))
+            if require or (error.code == "Q405" and not changed & GIVEN):
                 raise
     msg.info(f"{output}: holds no run of this config and corpus to go on with. Starting anew.")
 
