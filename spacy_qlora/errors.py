@@ -22,7 +22,8 @@ MESSAGES = {
     "Q105": "{path}: choose one of its splits ({splits}), as in {path}:{first}.",
     "Q106": "{path}: needs the columns tokens (strings) and ner_tags (class labels or strings); {problem}.",
     "Q107": "{path}: none of its {records} records is left after the checks. Mend what is named above.",
-    "Q108": "{splits} splits need as many groups of records, and there are {groups}. Give more, or a share of 0.",
+    "Q108": "{splits} splits need as many groups of records, and there are {groups}: one 'group', one document between "
+    "-DOCSTART- lines, or one text. Give more, or a share of 0.",
     "Q109": "--lang {lang}: spaCy cannot make that language here. Give another, or install what it needs.",
     # Broken rules (corpus/rules.py)
     "Q110": "{place}: not JSON. Mend the line; JSON Lines hold one whole record a line.",
@@ -32,7 +33,7 @@ MESSAGES = {
     "Q113": "{place}: words and tags do not pair up. Give each word one tag.",
     "Q114": "{place}: half a surrogate pair, which is no character. Write the character itself.",
     "Q115": "{place}: no text, or no words. Remove the record.",
-    "Q116": "{place}: an unknown tag. Tags are O, B-LABEL and I-LABEL.",
+    "Q116": "{place}: an unknown tag. Tags are O, B-LABEL and I-LABEL; no bare labels, no E-, L-, S- or U- of BIOES.",
     "Q117": "{place}: a tag without a label. Name it behind B- or I-.",
     "Q118": "{place}: its words do not follow one another in its text. Give them as the text spells them, in order.",
     "Q119": "{place}: a mention fits several places of the text, of which the words leave a part out. List all words.",
@@ -45,6 +46,8 @@ MESSAGES = {
     "Q126": "{place}: control characters in the text. Check how it was exported.",
     "Q127": "{place}: repeats the text of an earlier record of its set. Decide whether the set should have both.",
     "Q128": "{place}: its text stands in an earlier split too. Remove it from one of them.",
+    "Q129": "{path}: none of its mentions is left after the checks, {dropped} of {records} records are dropped. Mend what "
+    "is named above.",
     # Q2xx: the base and the engine
     "Q201": "{path}: no base (base.json is missing or broken). Make one with 'python -m spacy qlora base NAME {path}'.",
     "Q202": "{path}: the base is incomplete or damaged. Make it again with 'python -m spacy qlora base NAME {path}'.",

@@ -115,6 +115,9 @@ def _show(report: dict[str, Any], out: str) -> None:
     header = ("", *COLUMNS, *labels)
     typer.echo(table(rows, header=header, divider=True, aligns=("l", *"r" * len(header[1:]))))
     kept, read = report["mentions_out"], report["mentions_in"]
+    records, used = (sum(log[key] for log in report["inputs"].values()) for key in ("records_in", "records_out"))
     (msg.good if kept == read else msg.warn)(f"{out}: {kept:,} of {read:,} mentions kept")
+    if used < records:
+        msg.warn(f"{records - used:,} of {records:,} records were dropped; report.json says which and why")
     if split := sum(split["tokens_split"] for split in splits.values()):
         msg.warn(f"{split:,} tokens were split where a mention begins or ends; a pipeline leaves such tokens whole")

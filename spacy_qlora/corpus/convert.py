@@ -73,8 +73,9 @@ def convert(
     out (Path): The folder to write to.
     tell (Callable[[str], None]): Receives a line for each of the first records that broke a rule.
     RETURNS (dict[str, Any]): The content of report.json.
-    RAISES (InputError): An input cannot be read or has no records left, a split would be empty, or the settings are
-        strict and a rule is broken, or a file of another origin is in the way. (OSError): Something cannot be written.
+    RAISES (InputError): An input cannot be read or has no records or mentions left, a split would be empty, or the
+        settings are strict and a rule is broken, or a file of another origin is in the way. (OSError): Something cannot
+        be written.
     """
     settings = settings or Settings()
     _require_ours(out)
@@ -145,6 +146,10 @@ def _require_records(read: Input) -> None:
         raise InputError("Q100", path=read.source)
     if not read.records:
         raise InputError("Q107", path=read.source, records=read.log.records_in)
+    had_mentions = read.log.mentions_in or read.log.counts[Rule.UNKNOWN_TAG]
+    if had_mentions and not read.log.mentions_out:
+        dropped = read.log.records_in - read.log.records_out
+        raise InputError("Q129", path=read.source, dropped=dropped, records=read.log.records_in)
 
 
 def _splits(inputs: Mapping[str, Input], settings: Settings) -> dict[str, list[Record]]:

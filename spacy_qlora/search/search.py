@@ -25,7 +25,8 @@ from spacy_qlora.search.rows import is_own
 from spacy_qlora.search.space import make_space
 from spacy_qlora.search.study import FILE, IMPOSSIBLE, Outcome, SharedStudy, Taken, is_study
 from spacy_qlora.search.trial import Runner
-from spacy_qlora.training.run import Run, digest, digest_config, prepare, read_corpus
+from spacy_qlora.training.corpus import digest, read_corpus
+from spacy_qlora.training.run import Run, digest_config, prepare
 from spacy_qlora.training.stop import stop_on_signals
 
 

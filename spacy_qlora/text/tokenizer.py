@@ -10,6 +10,7 @@ from spacy.language import Language
 from spacy.tokenizer import Tokenizer
 from spacy.util import registry
 
+FINE = "spacy-qlora.FineTokenizer.v1"  # as registered
 # Accents and vowel signs of any script (of the basic plane), which stay with their letter.
 COMBINING = "".join(letter for letter in map(chr, range(0x10000)) if unicodedata.category(letter)[0] == "M")
 # One punctuation mark or symbol.
@@ -20,7 +21,7 @@ INNER_MARK = rf"(?:[^\w\s{COMBINING}.,]|_|(?<!\d)[.,]|[.,](?!\d))"
 ABBREVIATION = re.compile(r"[^\W\d_]+[.'\u2019]?[^\W\d_]+(?:[.'\u2019][^\W\d_]*)*")
 
 
-@registry.tokenizers("spacy-qlora.FineTokenizer.v1")
+@registry.tokenizers(FINE)
 def make_fine_tokenizer() -> Callable[[Language], Tokenizer]:
     """A tokenizer that splits at every punctuation mark, except within numbers and the language's abbreviations.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +37,7 @@ def plan(path: Path, config: Config, memory: str | None) -> str:
     columns = {"as configured": (job, loop.accumulate)}
     if budget := memory or loop.memory_budget:
         columns[f"within {budget}"] = fit(job, loop.accumulate, read_size(budget))
-    return draw(columns)
+    return draw(columns, os.environ.get("SPACY_QLORA_BASE") or settings.base)
 
 
 def make_job(settings: NERSettings, loop: LoopSettings, shape: Shape) -> Job:
@@ -74,8 +75,8 @@ def device_type(setting: str) -> str:
     return kind
 
 
-def draw(columns: dict[str, tuple[Job, int]]) -> str:
-    """columns: Jobs and their micro-batches a step, by what stands above them."""
+def draw(columns: dict[str, tuple[Job, int]], base: str) -> str:
+    """columns: Jobs and their micro-batches a step, by what stands above them.  base: Its name, told below."""
     jobs = [job for job, _ in columns.values()]
     items: list[tuple[str, list[int]]] = [(name, [job.items()[name] for job in jobs]) for name in jobs[0].items()]
     items.append(("room that no block fits", [job.total() - sum(job.items().values()) for job in jobs]))
@@ -91,7 +92,9 @@ def draw(columns: dict[str, tuple[Job, int]]) -> str:
     total = ("total", *(_mib(job.total()) for job in jobs))
     aligns: list[Literal["l", "r"]] = ["l", *(["r"] * len(jobs))]  # type: ignore[list-item]
     above = table(costs, header=("memory", *columns), footer=total, aligns=aligns, divider=True)
-    return above + table(ways, header=("plan", *columns), aligns=aligns, divider=True)
+    below = table(ways, header=("plan", *columns), aligns=aligns, divider=True)
+    shape = jobs[0].shape
+    return f"{above}{below}Planned for the base {base}: {shape.layers} layers, {shape.hidden:,} wide.\n"
 
 
 def _mib(size: int) -> str:

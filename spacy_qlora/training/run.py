@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,6 @@ import spacy
 from catalogue import RegistryError
 from spacy.errors import Errors
 from spacy.language import Language
-from spacy.tokens import Doc
-from spacy.training import Corpus, Example  # noqa: F401, registers the corpus readers
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import create_before_to_disk_callback, create_evaluation_callback, update_meta
 from spacy.util import load_model_from_config
@@ -32,7 +30,8 @@ from spacy_qlora.engine.source import cache_folder
 from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import InputError, QLoRAError
 from spacy_qlora.training.calibrate import calibrate_pipeline
-from spacy_qlora.training.config import CorpusReader, TrainingConfig, problem, resolve
+from spacy_qlora.training.config import TrainingConfig, problem, resolve
+from spacy_qlora.training.corpus import check_dev, damaged, digest, read_corpus, require_docbins, tell_cuts
 from spacy_qlora.training.display import Bar, describe
 from spacy_qlora.training.history import FILE, History
 from spacy_qlora.training.save import is_pipeline, save_pipeline
@@ -139,7 +138,7 @@ def prepare(path: Path, config: Config) -> Run:
     resolved = resolve(path, nlp)
     ner = only_component(path, nlp, resolved.training["frozen_components"])
     ner.model.forget_calibration()  # of a sourced component
-    windows = ner.training_windows(read_corpus(path, "train", resolved.train, nlp))
+    windows = ner.training_windows(tell_cuts(nlp, read_corpus(path, "train", resolved.train, nlp)))
     if not windows:
         raise InputError("Q409", path=path, split="train")
     dev = [example.reference for example in read_corpus(path, "dev", resolved.dev, nlp)]
@@ -147,15 +146,6 @@ def prepare(path: Path, config: Config) -> Run:
     made_of = {"labels": list(ner.labels), "dev": digest(dev), "config": digest_config(nlp.config, ner.name)}
     strings = load_model_from_config(config, auto_fill=True).vocab.strings  # nlp has read the corpora
     return Run(nlp, ner, resolved, windows, list(strings), made_of)
-
-
-def digest(docs: Iterable[Doc]) -> str:
-    """SHA-256 over texts and entities."""
-    found = hashlib.sha256()
-    for doc in docs:
-        entities = [(span.start_char, span.end_char, span.label_) for span in doc.ents]
-        found.update(repr((doc.text, entities)).encode())
-    return found.hexdigest()
 
 
 def digest_config(config: Config, component: str) -> str:
@@ -166,17 +156,6 @@ def digest_config(config: Config, component: str) -> str:
     same.pop("paths", None)
     same["components"][component] |= {"device": "auto", "compute_dtype": "auto"}
     return hashlib.sha256(same.to_str(interpolate=False).encode()).hexdigest()
-
-
-def check_dev(path: Path, ner: QLoRANER, docs: Sequence[Doc]) -> None:
-    """Warns where scores cannot tell which pipeline is the best. Raises InputError where there are no documents."""
-    if not docs:
-        raise InputError("Q409", path=path, split="dev")
-    labels = {ent.label_ for doc in docs for ent in doc.ents}
-    if not labels:
-        msg.warn("The dev corpus holds no entity: all scores will be 0, and model-best what is evaluated first.")
-    if unknown := ", ".join(sorted(labels - set(ner.labels))):
-        msg.warn(f"The dev corpus has labels that the train corpus lacks, and that will not be found: {unknown}.")
 
 
 def make_pipeline(path: Path, config: Config) -> Language:
@@ -205,32 +184,6 @@ def told(error: Exception) -> str:
     known = re.match(r"\[E\d+\]|Can't read file:", str(error))  # spaCy's, and srsly's of a path
     is_safe = isinstance(error, (ConfigValidationError, RegistryError, ImportError))
     return problem(error) if is_safe or (known and known[0] not in QUOTING) else type(error).__name__
-
-
-def require_docbins(corpora: Mapping[str, Any]) -> None:
-    """Raises InputError where spaCy's reader is to read a file that is none of its own: it would find nothing in it."""
-    for corpus in corpora.values():
-        file = Path(corpus.get("path") or "") if corpus.get("@readers") == "spacy.Corpus.v1" else Path()
-        if file.is_file() and file.suffix != ".spacy":
-            raise InputError("Q411", path=file, reason="no .spacy file")
-
-
-def read_corpus(path: Path, split: str, corpus: CorpusReader, nlp: Language) -> Iterator[Example]:
-    """Raises InputError where a file of the corpus is missing or damaged, or a text is longer than spaCy allows."""
-    try:
-        yield from corpus(nlp)
-    except FileNotFoundError as error:
-        raise InputError("Q411", path=error.filename or path, reason="no such file") from error
-    except OSError:
-        raise
-    except Exception as error:  # msgpack, zlib and NumPy each raise their own
-        if str(error).startswith("[E088]"):
-            raise InputError("Q417", path=path, split=split) from error
-        raise damaged(path, split) from error
-
-
-def damaged(path: Path, split: str) -> InputError:
-    return InputError("Q411", path=path, reason=f"the {split} corpus is damaged, or no .spacy file")
 
 
 def only_component(path: Path, nlp: Language, frozen: Sequence[str]) -> QLoRANER:

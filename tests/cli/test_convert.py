@@ -211,6 +211,7 @@ def test_many_records_that_break_a_rule_are_named_in_few_lines(tmp_path: Path) -
     result = run(write(tmp_path / "a.jsonl", [*notes(9), *[{"text": MARK}] * 200]), tmp_path / "out")
     assert len(result.stderr.splitlines()) == 4
     assert "197 more, see report.json" in result.stderr
+    assert "200 of 209 records were dropped" in " ".join(result.stdout.split())
     assert len(report(tmp_path / "out")["inputs"]["all"]["problems"]["missing_key"]["records"]) == 100
 
 
@@ -247,6 +248,16 @@ def test_no_record_left(tmp_path: Path, name: str, content: str, rule: Rule) -> 
     result = run(tmp_path / name, tmp_path / "out")
     assert_fails(result, "Q107", lines=2)
     assert rule.code in result.stderr
+
+
+@pytest.mark.parametrize("tag", ["Symptom", "S-Symptom"])
+def test_no_mention_left(tmp_path: Path, tag: str) -> None:
+    rows = [f"{word} {i}\t{'O' if i % 2 else tag}\n\n" for i, word in enumerate([MARK] * 10)]
+    (tmp_path / "a.tsv").write_text("".join(rows))
+    result = run(tmp_path / "a.tsv", tmp_path / "out")
+    assert_fails(result, "Q129", lines=5)  # three records, and how many more
+    assert "5 of 10 records" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def saved(path: Path, **columns: Any) -> str:

@@ -46,6 +46,7 @@ def test_the_7b_config_fits_8_gib(mistral: Path) -> None:
     assert all(int(cell.split()[0].replace(",", "")) <= 8192 for cell in found["total"])
     assert found["layers checkpointed"][0] == "32 of 32"
     assert found["device"] == ["cuda", "cuda"]
+    assert f"Planned for the base {mistral}: 32 layers, 4,096 wide." in result.stdout
 
 
 def test_without_a_budget(base: Path) -> None:

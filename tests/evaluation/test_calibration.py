@@ -60,11 +60,21 @@ def test_calibration_error() -> None:
 
 
 def test_best_threshold() -> None:
-    scores, right = np.array([0.9, 0.31, 0.8, 0.2]), np.array([True, False, True, False])
-    assert best_threshold(scores, right, gold=2) == 0.35  # F1 1.0; 0.67 for all four
-    assert best_threshold(scores, right, gold=200) == 0.35
-    assert best_threshold(scores, ~right, gold=2) == 0.0  # the surer ones are wrong
-    assert best_threshold(scores, right | True, gold=4) == 0.0
+    scores, right, docs = np.array([0.9, 0.31, 0.8, 0.2]), np.array([True, False, True, False]), np.zeros(4, dtype=int)
+    assert best_threshold(scores, right, docs, gold=np.array([2])) == 0.35  # F1 1.0; 0.67 for all four
+    assert best_threshold(scores, right, docs, gold=np.array([200])) == 0.35
+    assert best_threshold(scores, ~right, docs, gold=np.array([2])) == 0.0  # the surer ones are wrong
+    assert best_threshold(scores, right | True, docs, gold=np.array([4])) == 0.0
+
+
+@pytest.mark.parametrize(("times", "threshold"), [(1, 0.0), (50, 0.35)])
+def test_a_threshold_that_few_docs_speak_for_may_be_chance(times: int, threshold: float) -> None:
+    """Of three docs, two would gain and one would lose: by chance, draws in which it loses are common."""
+    scores, right = np.array([0.9, 0.31, 0.9, 0.31, 0.9, 0.31]), np.array([True, False, True, False, True, True])
+    docs = np.array([0, 0, 1, 1, 2, 2])
+    many = np.concatenate([docs + 3 * i for i in range(times)])
+    gold = np.tile([1, 1, 2], times)
+    assert best_threshold(np.tile(scores, times), np.tile(right, times), many, gold) == threshold
 
 
 def test_entities_are_right_where_the_gold_has_just_them(trained: Path, corpus: Path) -> None:

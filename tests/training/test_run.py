@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import spacy
 import torch
-from spacy.tokens import DocBin
+from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
 from spacy_qlora.engine.functions import can_compile
@@ -119,6 +119,27 @@ def test_the_same_run_gives_the_same_weights(
 ) -> None:
     run(corpus, base, tmp_path, **SETTINGS)
     assert weights(tmp_path / "model-last") == weights(finished[0] / "model-last")
+
+
+def test_gold_entities_that_cut_tokens_are_counted(
+    corpus: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    nlp = spacy.blank("en")
+    words, spaces = ["T", "2", "DM", "and", "fever"], [False, False, True, True, False]
+    docs = [*DocBin().from_disk(corpus / "train.spacy").get_docs(nlp.vocab), Doc(nlp.vocab, words, spaces)]
+    docs[-1].set_ents([Span(docs[-1], 2, 3, "Disease"), Span(docs[-1], 4, 5, "Symptom")])
+    DocBin(docs=docs).to_disk(tmp_path / "train.spacy")
+    more = SETTINGS | {"training__max_steps": 1, "paths__train": str(tmp_path / "train.spacy")}
+    run(corpus, base, tmp_path / "fine", **more)
+    total = sum(len(doc.ents) for doc in docs)
+    warning = f"1 of {total} gold entities of the train corpus begin or end inside a token"
+    shown = " ".join(capsys.readouterr().out.split())
+    assert warning in shown
+    assert "FineTokenizer" not in shown
+    run(corpus, base, tmp_path / "other", **more, nlp__tokenizer={"@tokenizers": "spacy.Tokenizer.v1"})
+    shown = " ".join(capsys.readouterr().out.split())
+    assert warning in shown
+    assert "FineTokenizer" in shown
 
 
 class Stopped(Exception):
