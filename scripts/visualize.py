@@ -20,9 +20,9 @@ from spacy.tokens import Doc
 from spacy.util import escape_html
 
 from spacy_qlora.cli.app import in_one_line
+from spacy_qlora.engine.files import require_writable
 from spacy_qlora.evaluation.data import read_docs
 from spacy_qlora.evaluation.pipeline import load_pipeline
-from spacy_qlora.evaluation.report import require_writable
 
 # A colour for the terminal and one for the page.
 PALETTE = [

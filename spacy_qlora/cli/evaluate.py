@@ -23,11 +23,12 @@ def evaluate_cli(
     """Score a pipeline's entities: precision, recall and F1 per type, by spaCy's scorer and by seqeval."""
     from wasabi import msg
 
+    from spacy_qlora.engine.files import require_writable, write_json
     from spacy_qlora.evaluation.evaluate import evaluate
-    from spacy_qlora.evaluation.report import print_scores, require_writable, write_scores
+    from spacy_qlora.evaluation.report import print_scores
 
     require_writable(output, data, train)
     scores = evaluate(model, data, train)
     print_scores(scores)
-    write_scores(output, scores)
+    write_json(output, scores)
     msg.good(f"Saved to {output}")

@@ -35,8 +35,8 @@ def inspect_cli(
     """
     from wasabi import msg
 
+    from spacy_qlora.engine.files import require_writable, write_json
     from spacy_qlora.errors import InputError
-    from spacy_qlora.evaluation.report import require_writable, write_scores
     from spacy_qlora.inspection.plot import plot_errors
     from spacy_qlora.inspection.report import as_json, inspect
     from spacy_qlora.inspection.tables import print_report
@@ -49,7 +49,7 @@ def inspect_cli(
     report = inspect(base, floats, (config, load_config(config, {})) if config else None)
     print_report(report)
     if output:
-        write_scores(output, as_json(report))
+        write_json(output, as_json(report))
         msg.good(f"Saved to {output}")
     if plot:
         if report.without_floats:

@@ -39,8 +39,7 @@ def report_cli(
     """
     from wasabi import msg
 
-    from spacy_qlora.engine.files import write_whole
-    from spacy_qlora.evaluation.report import require_writable
+    from spacy_qlora.engine.files import require_writable, write_whole
     from spacy_qlora.report.build import Sources, build
 
     require_writable(output, data, train, history)

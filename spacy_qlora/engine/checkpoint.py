@@ -39,7 +39,12 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{FILE}.part"
     # Copies: bitsandbytes shares a table among the moments.
-    save_tensors({name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary, metadata)
+    copies = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        save_tensors(copies, temporary, metadata)
+    except OSError:  # of a full disk, which what was written would keep full
+        temporary.unlink(missing_ok=True)
+        raise
     if (folder / FILE).exists():
         (folder / FILE).replace(folder / BEFORE)
     temporary.replace(folder / FILE)
@@ -65,7 +70,7 @@ def load_checkpoint(
     else:
         raise InputError("Q404", path=paths[0])
     now = json.loads(json.dumps(fixed))
-    if changed := [key for key in now if now[key] != saved.get(key)]:
+    if changed := differing(now, saved):
         raise InputError("Q405", path=path, changed=", ".join(changed))
     with torch.no_grad():
         for name, parameter in classifier.named_trained():
@@ -81,6 +86,18 @@ def load_checkpoint(
         torch.cuda.set_rng_state(tensors["random.cuda"], classifier.device)
     optimizer.go_to(progress["step"])
     return progress, path.name == FILE
+
+
+def differing(now: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    """Names in `now` that have another value in `saved`; within groups that both have, as "group.name"."""
+    names: list[str] = []
+    for name, value in now.items():
+        before = saved.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            names += [f"{name}.{inner}" for inner in differing(dict.fromkeys(before) | value, before)]
+        elif value != before:
+            names.append(name)
+    return names
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import json
 import os
 import re
 import shutil
@@ -61,6 +62,19 @@ def make_folder(path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
+def require_writable(path: Path, *inputs: Path | None) -> None:
+    """Makes the folder of a file to come, so that a wrong path is known before the work and not after it.
+
+    inputs (Path | None): Files that it must not take the place of.
+    RAISES (InputError): It is one of them. (OSError): The path is a folder, or its folder cannot be made or written to.
+    """
+    make_folder(path.parent)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if any(given and given.exists() and path.exists() and path.samefile(given) for given in inputs):
+        raise InputError("Q006", path=path)
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yields the path of a temporary file that takes the place of `path` when the block ends without an error.
@@ -84,6 +98,11 @@ def write_whole(path: Path, text: str) -> None:
     """Writes a file: whatever stood at the path stays until the new one is whole. Raises as `new_file`."""
     with new_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: object) -> None:
+    """As `write_whole`. Raises ValueError where a figure is no number, too."""
+    write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager

@@ -1,17 +1,10 @@
-"""What an evaluation leaves: a table on the screen and a JSON file."""
+"""The tables of an evaluation on the screen."""
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 from wasabi import msg
-
-from spacy_qlora.engine.files import make_folder, write_whole
-from spacy_qlora.errors import InputError
 
 HEADER = ("", "P", "R", "F", "Support")
 
@@ -38,21 +31,3 @@ def _print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
         for name, figures in rows.items()
     ]
     msg.table(data, header=HEADER, title=title, divider=True, aligns=("l", "r", "r", "r", "r"))
-
-
-def require_writable(path: Path, *inputs: Path | None) -> None:
-    """Makes the folder of a file to come, so that a wrong path is known before the work and not after it.
-
-    inputs (Path | None): Files that it must not take the place of.
-    RAISES (InputError): It is one of them. (OSError): The path is a folder, or its folder cannot be made or written to.
-    """
-    make_folder(path.parent)
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if any(given and given.exists() and path.exists() and path.samefile(given) for given in inputs):
-        raise InputError("Q006", path=path)
-
-
-def write_scores(path: Path, scores: dict[str, Any]) -> None:
-    """Writes JSON. RAISES (OSError): As `write_whole`."""
-    write_whole(path, json.dumps(scores, indent=2, allow_nan=False) + "\n")

@@ -62,6 +62,9 @@ def train(path: Path, config: Config, output: Path, resume: bool = False, requir
     nlp, ner, loop = run.nlp, run.ner, run.make_loop(output / STATE)
     if resume and (require or (output / STATE).exists()):
         go_on(loop, output, require)
+    elif (output / STATE).exists():
+        what = f"{output}: holds an earlier run, which this one replaces from its first evaluation on."
+        msg.info(f"{what} To go on with it instead, stop now and give --resume.")
     if loop.progress.best >= 0 and not is_pipeline(output / BEST):
         raise InputError("Q418", path=output / BEST)
     history = History(output / FILE, loop.progress)

@@ -156,7 +156,11 @@ def test_a_signal_while_calibrating_says_how_to_go_on(
         result = run(corpus, base, tmp_path, *steps)
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1].startswith("Stopped, and the state is saved. Go on with: ")
-    assert run(corpus, base, tmp_path, *steps, "--resume").exit_code == 0
+    assert "earlier run" not in result.stdout
+    gone_on = run(corpus, base, tmp_path, *steps, "--resume")
+    assert gone_on.exit_code == 0
+    assert "earlier run" not in gone_on.stdout
+    assert "earlier run" in run(corpus, base, tmp_path, *steps).stdout
 
 
 def test_a_run_goes_on_after_a_kill_between_two_renames(corpus: Path, base: Path, tmp_path: Path) -> None:

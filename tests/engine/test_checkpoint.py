@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -281,10 +282,10 @@ def test_another_safetensors_file_is_refused(base: Path, tmp_path: Path, metadat
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({"rates": replace(RATES, adapter_lr=1e-3)}, "optimizer"),
-        ({"settings": BY_TEXTS}, "loop"),
-        ({"lora": replace(LORA, r=8)}, "classifier"),
-        ({"lora": replace(LORA, dropout=0.2)}, "classifier"),
+        ({"rates": replace(RATES, adapter_lr=1e-3)}, "optimizer.adapter_lr"),
+        ({"settings": BY_TEXTS}, "loop.batch_size"),
+        ({"lora": replace(LORA, r=8)}, "classifier.lora.r"),
+        ({"lora": replace(LORA, dropout=0.2)}, "classifier.lora.dropout"),
         ({"tags": 7}, "tags"),
         ({"dtype": torch.float32}, "compute_dtype"),
         ({"schedule": replace(EPOCHS, seed=8)}, "seed"),
@@ -321,3 +322,18 @@ def test_a_checkpoint_is_not_kept_open(base: Path, tmp_path: Path) -> None:
     loop = make_loop(base, tmp_path, schedule=replace(EPOCHS, eval_frequency=1))
     loop.resume()
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
+def test_a_full_disk_keeps_the_checkpoint_and_nothing_half_written(
+    base: Path, tmp_path: Path, finished: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_half(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(finished[:1000])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / FILE).write_bytes(finished)
+    monkeypatch.setattr("spacy_qlora.engine.checkpoint.save_tensors", write_half)
+    with pytest.raises(OSError, match="No space left"):
+        run(make_loop(base, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert (tmp_path / FILE).read_bytes() == finished
