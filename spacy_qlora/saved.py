@@ -14,17 +14,16 @@ from safetensors.torch import load, load_file, save
 
 from spacy_qlora.adapted import Tensors
 from spacy_qlora.engine.files import save_tensors
-from spacy_qlora.engine.info import INFO, BaseInfo
+from spacy_qlora.engine.info import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, INFO, TOKENIZER, WEIGHTS, BaseInfo
 from spacy_qlora.engine.settings import ClassifierSettings, LoRASettings
 from spacy_qlora.engine.tokenizer import make_tokenizer
 from spacy_qlora.errors import InputError, QLoRAError
 from spacy_qlora.model import NERModel
 
-CFG, TOKENIZER, HEAD, ADAPTER, BASE = "cfg", "tokenizer.json", "head.safetensors", "adapter", "base"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-PARTS = {CFG, TOKENIZER, HEAD, INFO, f"{ADAPTER}/{ADAPTER_WEIGHTS}", f"{ADAPTER}/adapter_config.json"}
+CFG, HEAD, ADAPTER, BASE = "cfg", "head.safetensors", "adapter", "base"
+PARTS = {CFG, TOKENIZER, HEAD, INFO, f"{ADAPTER}/{ADAPTER_WEIGHTS}", f"{ADAPTER}/{ADAPTER_CONFIG}"}
 CARD = "README.md"  # lies beside a component that was pushed to the hub without its pipeline
-BASE_FILES = (INFO, "config.json", "model.safetensors", TOKENIZER)
+BASE_FILES = (INFO, CONFIG, WEIGHTS, TOKENIZER)
 
 
 def to_disk(model: NERModel, folder: Path) -> None:

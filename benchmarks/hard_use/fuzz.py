@@ -15,7 +15,7 @@ from spacy.util import minibatch
 from tokenizers import Encoding, Tokenizer
 from tqdm import tqdm
 
-from spacy_qlora.engine.base import TOKENIZER
+from spacy_qlora.engine.info import TOKENIZER
 from spacy_qlora.text.alignment import NO_PIECE, doc_windows, encode_docs
 
 SIZES = (8, 16, 64, 512)

@@ -13,7 +13,7 @@ from spacy.util import minibatch
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from spacy_qlora.engine.base import TOKENIZER
+from spacy_qlora.engine.info import TOKENIZER
 from spacy_qlora.text.alignment import doc_windows, encode_docs
 from spacy_qlora.text.bio import BIO
 from spacy_qlora.text.gold import gold_tags

@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from transformers import MistralConfig, MistralModel
 
 from spacy_qlora.engine.heap import keep_few_kernels, keep_freed_memory
-from spacy_qlora.engine.info import BaseInfo
+from spacy_qlora.engine.info import CONFIG, TOKENIZER, WEIGHTS, BaseInfo
 from spacy_qlora.engine.memory import Shape, is_out_of_memory, usually_resident
 from spacy_qlora.engine.tokenizer import make_tokenizer
 from spacy_qlora.errors import InputError
 
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 PREFIX = "model."  # of the weights' names, as in MistralForCausalLM
 SHAPE = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",

@@ -1,4 +1,4 @@
-"""What a base is, in a few words."""
+"""What a base is, in a few words, and the names of the files of bases and adapters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 from spacy_qlora.errors import InputError
 
 INFO = "base.json"
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"  # of bases and checkpoints
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # peft's
 NF4: dict[str, Any] = {"type": "nf4", "double": True, "block": 64}
 
 

@@ -15,12 +15,11 @@ from torch.nn.functional import linear, pad
 
 from spacy_qlora.engine.base import dequantize
 from spacy_qlora.engine.files import save_tensors
-from spacy_qlora.engine.info import BaseInfo
+from spacy_qlora.engine.info import ADAPTER_WEIGHTS, BaseInfo
 from spacy_qlora.engine.settings import ClassifierSettings, LoRASettings
 
 PEFT_PREFIX = "base_model.model."
 BLOCK = 512  # rows
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 class LoRALinears(nn.Module):
@@ -194,4 +193,4 @@ def save_adapter(folder: Path, settings: ClassifierSettings, tensors: Mapping[st
         revision=base.revision or None,
         inference_mode=True,
     ).save_pretrained(str(folder))
-    save_tensors(tensors, folder / WEIGHTS)
+    save_tensors(tensors, folder / ADAPTER_WEIGHTS)

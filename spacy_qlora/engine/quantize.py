@@ -16,9 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import MistralConfig, MistralModel
 
-from spacy_qlora.engine.base import CONFIG, PREFIX, TOKENIZER, WEIGHTS, fingerprint, read_config, shape_fields
+from spacy_qlora.engine.base import PREFIX, fingerprint, read_config, shape_fields
 from spacy_qlora.engine.files import new_folder, save_tensors
-from spacy_qlora.engine.info import NF4, BaseInfo, is_base
+from spacy_qlora.engine.info import CONFIG, NF4, TOKENIZER, WEIGHTS, BaseInfo, is_base
 from spacy_qlora.engine.settings import LINEARS
 from spacy_qlora.errors import InputError
 

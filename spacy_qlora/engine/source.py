@@ -17,16 +17,17 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from spacy_qlora.engine import embedded
-from spacy_qlora.engine.base import CONFIG, TOKENIZER, read_base, read_config
+from spacy_qlora.engine.base import read_base, read_config
 from spacy_qlora.engine.files import make_folder, require_place
-from spacy_qlora.engine.info import INFO, BaseInfo, is_base
+from spacy_qlora.engine.info import CONFIG, INFO, TOKENIZER, WEIGHTS, BaseInfo, is_base
 from spacy_qlora.engine.memory import Shape
 from spacy_qlora.engine.quantize import save_base
 from spacy_qlora.engine.tokenizer import make_tokenizer
 from spacy_qlora.errors import InputError
 
 # A snapshot's other formats (Mistral's consolidated.safetensors, pickles) are never fetched.
-PATTERNS = ["config.json", "tokenizer.json", "model*.safetensors", "model.safetensors.index.json"]
+INDEX = f"{WEIGHTS}.index.json"
+PATTERNS = [CONFIG, TOKENIZER, "model*.safetensors", INDEX]
 
 
 def make_base(name: str, out: Path, revision: str | None = None) -> BaseInfo:
@@ -183,9 +184,9 @@ def read_shards(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 def list_shards(folder: Path) -> list[Path]:
     """The safetensors files that a checkpoint should have, by its index if it has one."""
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if not index.exists():
-        return [folder / "model.safetensors"]
+        return [folder / WEIGHTS]
     try:
         names = set(json.loads(index.read_text(encoding="utf8"))["weight_map"].values())
     except (ValueError, KeyError) as error:
