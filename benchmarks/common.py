@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
@@ -110,7 +110,7 @@ def save(output: Path, results: list[dict], runs: dict[str, list]) -> None:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
     }
-    versions = {name: version(name) for name in VERSIONS}
+    versions = {name: find_version(name) for name in VERSIONS}
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(
         json.dumps({"machine": machine, "versions": versions, "results": results, "runs": runs}, indent=1) + "\n"
@@ -118,6 +118,14 @@ def save(output: Path, results: list[dict], runs: dict[str, list]) -> None:
     for row in results:
         compared = f" against {row['peer']:,}, {row['ratio']} times" if row["peer"] else ""
         print(f"{row['name']}: {row['ours']:,} {row['unit']}{compared}")
+
+
+def find_version(name: str) -> str | None:
+    """None where it is not installed: the programs for a GPU need no spaCy."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def cpu() -> str:

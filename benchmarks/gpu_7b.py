@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -20,9 +22,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor
 
+from spacy_qlora.engine import quantize
 from spacy_qlora.engine.base import load_base, read_config
 from spacy_qlora.engine.classifier import TokenClassifier
-from spacy_qlora.engine.heap import let_segments_grow
 from spacy_qlora.engine.info import BaseInfo
 from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule
 from spacy_qlora.engine.memory import MIB, PROGRAM, peak_memory
@@ -49,7 +51,6 @@ def main() -> None:
     parser.add_argument("--memory", default="8GiB", help="the cap")
     parser.add_argument("--tiny", action="store_true", help="a small shape: shows that it runs, measures nothing")
     args = parser.parse_args()
-    let_segments_grow()
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         whole = torch.cuda.get_device_properties(device).total_memory
@@ -67,10 +68,23 @@ def main() -> None:
          "ratio": round(measured / planned, 3), "unit": "MiB"},
         {"name": f"training, {card}", "ours": speed, "peer": None, "ratio": None, "unit": "pieces/s"},
     ]  # fmt: skip
+    if device.type == "cuda":
+        results += occupied(device)
     items = {name: round(size / MIB) for name, size in loop.job.items().items()}
     job = {"pieces": loop.job.pieces, "checkpointed": loop.job.checkpointed, "resident": loop.job.resident,
            "halved": loop.progress.backed_off}  # fmt: skip
     save(args.output, results, {"planned MiB": items, "job": job, "pieces_per_s": rates})
+
+
+def occupied(device: torch.device) -> list[dict[str, Any]]:
+    """What a peak of tensors does not tell: what PyTorch held for them, and what CUDA, and other programs, took."""
+    free, whole = torch.cuda.mem_get_info(device)
+    reserved = torch.cuda.memory_reserved(device)
+    held = {"most held by PyTorch": torch.cuda.max_memory_reserved(device), "CUDA itself": whole - free - reserved}
+    return [
+        {"name": name, "ours": round(size / MIB), "peer": None, "ratio": None, "unit": "MiB"}
+        for name, size in held.items()
+    ]
 
 
 def show(progress: Progress) -> float:
@@ -87,10 +101,25 @@ def make_loop(folder: Path, shape: dict[str, object], memory: str, device: torch
 def make_classifier(folder: Path, shape: dict[str, object], device: torch.device) -> TokenClassifier:
     words = {"<s>": 0, "</s>": 1}
     info = BaseInfo(id="random")
-    save_base(folder / "base", info, shape, Tokenizer(WordLevel(words, unk_token="<s>")), weights(shape), "random")
+    with patch.object(quantize, "quantize", quantized_once()):
+        save_base(folder / "base", info, shape, Tokenizer(WordLevel(words, unk_token="<s>")), weights(shape), "random")
     base = load_base(folder / "base", device, torch.bfloat16)
     lora = LoRASettings(r=16, dropout=0.05)
     return TokenClassifier(base, TAGS, ClassifierSettings(lora, pooling="first_last", label_smoothing=0.1))
+
+
+def quantized_once() -> Callable[[str, Tensor], dict[str, Tensor]]:
+    """`quantize` for weights that are alike where their shapes are: each of its own would take eight minutes."""
+    made: dict[torch.Size, tuple[str, dict[str, Tensor]]] = {}
+    whole = quantize.quantize
+
+    def once(name: str, weight: Tensor) -> dict[str, Tensor]:
+        if weight.shape not in made:
+            made[weight.shape] = name, whole(name, weight)
+        first, tensors = made[weight.shape]
+        return {name + key.removeprefix(first): tensor.clone() for key, tensor in tensors.items()}
+
+    return once
 
 
 def weights(shape: dict[str, object]) -> Iterator[tuple[str, Tensor]]:

@@ -16,7 +16,6 @@ from spacy.tokens import Doc
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
-from spacy_qlora.engine.heap import let_segments_grow
 from spacy_qlora.engine.info import BaseInfo
 from spacy_qlora.errors import InputError, RunError
 from spacy_qlora.settings import ModelSettings
@@ -94,7 +93,9 @@ class Adapted(Generic[Settings, Module]):
 
         folder = self.base_folder()
         device = find_device(self.settings.device)
-        base = load_base(folder, device, find_dtype(self.settings.compute_dtype, device.type))
+        with torch.cuda.device(device.index if device.type == "cuda" else -1):  # of several cards, the one to ask
+            dtype = find_dtype(self.settings.compute_dtype, device.type)
+        base = load_base(folder, device, dtype)
         encoder = self.build(base)
         encoder.set_fold(self.settings.fold)
         classifier = replace(self.settings.classifier, bidirectional_from=encoder.unmasked_from)
@@ -137,7 +138,6 @@ class Adapted(Generic[Settings, Module]):
 
 def find_device(setting: str) -> torch.device:
     """setting: "auto" takes a CUDA device where there is one. Raises InputError where it cannot be had."""
-    let_segments_grow()
     if setting == "auto":
         return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     try:

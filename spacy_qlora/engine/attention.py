@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.backends.cuda import is_flash_attention_available
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 SHORT = 256  # pieces; beyond, the square of scores that plain products keep would cost too much memory
+
+# Without cuDNN's, which makes a plan for each new shape of a batch: half a second and more, on a Hopper or later.
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
@@ -31,7 +35,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causa
     if query.device.type == "cuda" and not is_flash:  # no other fused kernel takes grouped heads
         key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
     grouped = key.shape[1] != query.shape[1]
-    return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+    with sdpa_kernel(KERNELS):
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
 
 
 def attend_apart(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:

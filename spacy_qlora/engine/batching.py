@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 
 from spacy_qlora.engine.window import Window
 
+SHORTEST = 8  # pieces on average, of a full batch: kernels for attention take memory for each window, however short
 PADDING = 1.25  # times the budget of a batch: most pieces that its attention computes, padding counted
 POOL = 64  # batches' worth of windows that are sorted by length together: near enough in length, and still mixed
 
@@ -120,7 +121,7 @@ def collate(windows: Sequence[Window], first: int | None = None) -> Batch:
 def by_budget(lengths: Sequence[int], budget: int, order: Sequence[int] | None = None) -> Iterator[list[int]]:
     """Cuts windows, in the given order, into batches of at most `budget` pieces, and at least one window.
 
-    With padding, a batch of several has at most `PADDING` times as many.
+    With padding, a batch of several has at most `PADDING` times as many; and of windows, an eighth as many.
     lengths: Pieces of each window.  order: Their numbers; by falling length if not given, the largest first.
     """
     batch: list[int] = []
@@ -128,7 +129,8 @@ def by_budget(lengths: Sequence[int], budget: int, order: Sequence[int] | None =
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]) if order is None else order:
         widest = max(widest, lengths[i])
         pieces += lengths[i]
-        if batch and (pieces > budget or widest * (len(batch) + 1) > PADDING * budget):
+        count = len(batch) + 1
+        if batch and (pieces > budget or widest * count > PADDING * budget or count * SHORTEST > budget):
             yield batch
             batch, widest, pieces = [], lengths[i], lengths[i]
         batch.append(i)

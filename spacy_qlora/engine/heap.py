@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt's names for them
@@ -39,9 +40,10 @@ def let_segments_grow() -> None:
     """Lets PyTorch's segments of a GPU's memory grow, on Linux, unless the environment says otherwise.
 
     Micro-batches of many lengths leave gaps between fixed ones that no tensor fits into.
-    To be called before CUDA starts.
+    To be called before CUDA starts. Not within Windows' Linux, where such segments may fail at the first tensor.
     """
-    if sys.platform == "linux" and "PYTORCH_ALLOC_CONF" not in os.environ:
+    is_linux = sys.platform == "linux" and "microsoft" not in platform.release().lower()
+    if is_linux and "PYTORCH_ALLOC_CONF" not in os.environ:
         os.environ.setdefault(SEGMENTS, "expandable_segments:True")
 
 

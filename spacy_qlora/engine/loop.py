@@ -116,6 +116,7 @@ class Loop:
         self.optimizer = AdapterOptimizer(
             self.classifier, self.optimizer_settings, self.total_steps, self.job.eight_bit
         )
+        self._evaluated = 0  # highest use of memory as of the last evaluation, in bytes
         torch.manual_seed(self.schedule.seed)
 
     def resume(self, may_differ: Collection[str] = ()) -> bool:
@@ -217,8 +218,7 @@ class Loop:
                     raise RunError("Q415", step=progress.step) from error
             self._back_off()  # after the handler: the error keeps the tensors of the failed attempt
         self.optimizer.step(words)
-        device = self.classifier.device
-        if self.budget and not progress.backed_off and peak_memory(device) > self.budget + mapped(self.windows, device):
+        if self.budget and not progress.backed_off and self._exceeds_budget():
             self._back_off()
         progress.loss = (progress.loss * progress.words + loss) / (progress.words + words)
         progress.words += words
@@ -234,6 +234,11 @@ class Loop:
             part, counted = self.classifier.accumulate([self.windows[i] for i in batch], pieces)
             loss, words = loss + part, words + counted
         return loss, words
+
+    def _exceeds_budget(self) -> bool:
+        """Whether training did. What an evaluation took does not count: smaller micro-batches would not lower it."""
+        device = self.classifier.device
+        return peak_memory(device) > max(self.budget + mapped(self.windows, device), self._evaluated)
 
     def _back_off(self) -> None:
         """From now on each micro-batch in two halves, and every layer checkpointed."""
@@ -260,6 +265,7 @@ class Loop:
             progress.best, progress.best_step = progress.score, progress.step
         hooks.on_evaluation(progress, is_best)
         progress.loss, progress.words, progress.due = 0.0, 0, False
+        self._evaluated = peak_memory(self.classifier.device)
         self._save()
 
     def _save(self) -> None:

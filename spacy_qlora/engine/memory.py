@@ -27,7 +27,9 @@ OUT_OF_MEMORY = (
     "Cannot allocate memory",
     "could not create a primitive",  # oneDNN, which has no other words for it
     "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # cuBLAS's word where there is none to start with
 )
 RESIDENT = 512 * MIB  # of dequantised weights are kept if all of them are no more
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacy_qlora.engine.batching import PADDING, POOL, Layout, by_budget, collate, shuffled
+from spacy_qlora.engine.batching import PADDING, POOL, SHORTEST, Layout, by_budget, collate, shuffled
 from spacy_qlora.engine.window import IGNORED, Window
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=80)
@@ -20,7 +20,8 @@ def padded(lengths: list[int], batch: list[int]) -> int:
 
 
 def fits(lengths: list[int], batch: list[int], budget: int) -> bool:
-    return sum(lengths[i] for i in batch) <= budget and padded(lengths, batch) <= PADDING * budget
+    wide, many = padded(lengths, batch) > PADDING * budget, len(batch) * SHORTEST > budget
+    return sum(lengths[i] for i in batch) <= budget and not wide and not many
 
 
 @given(lengths=LENGTHS, budget=BUDGETS)

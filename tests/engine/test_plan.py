@@ -124,6 +124,27 @@ def test_cached_states_are_no_memory_of_the_run(
     assert loop.progress.backed_off == backs_off
 
 
+def test_what_an_evaluation_takes_halves_no_steps(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = make_loop(base, tmp_path, memory_budget="64GiB")
+    peak = loop.budget
+    monkeypatch.setattr("spacy_qlora.engine.loop.peak_memory", lambda device: peak)
+
+    def evaluate() -> float:
+        nonlocal peak
+        peak += 1
+        return 0.0
+
+    def on_step(progress: Progress) -> None:
+        nonlocal peak
+        peak += progress.step == 5
+
+    loop.run(Hooks(evaluate, on_step=lambda progress: None))
+    assert not loop.progress.backed_off
+    other = make_loop(base, tmp_path / "other", memory_budget="64GiB")
+    other.run(Hooks(evaluate, on_step=on_step))
+    assert other.progress.backed_off
+
+
 def test_a_loop_that_runs_out_of_memory_once_goes_on_in_halves(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
