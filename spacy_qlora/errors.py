@@ -27,13 +27,15 @@ MESSAGES = {
     "Q109": "--lang {lang}: spaCy cannot make that language here. Give another, or install what it needs.",
     # Broken rules (corpus/rules.py)
     "Q110": "{place}: not JSON. Mend the line; JSON Lines hold one whole record a line.",
-    "Q111": "{place}: a key is missing. A record has 'text' and 'labels', each label 'word' and 'entity'.",
+    "Q111": "{place}: a key is missing. A record has 'text' and 'labels', each label 'word' and 'entity'; one of "
+    "'tokens' and 'ner_tags' is read with --format datasets.",
     "Q112": "{place}: a value of the wrong type. Texts, words and tags are strings, labels a list of objects, "
     "a group is a string or a whole number.",
     "Q113": "{place}: words and tags do not pair up. Give each word one tag.",
     "Q114": "{place}: half a surrogate pair, which is no character. Write the character itself.",
     "Q115": "{place}: no text, or no words. Remove the record.",
-    "Q116": "{place}: an unknown tag. Tags are O, B-LABEL and I-LABEL; no bare labels, no E-, L-, S- or U- of BIOES.",
+    "Q116": "{place}: an unknown tag. Tags are O, B-LABEL and I-LABEL; no bare labels, no E-, L-, S- or U- of BIOES. "
+    "In columns, the tag is the last.",
     "Q117": "{place}: a tag without a label. Name it behind B- or I-.",
     "Q118": "{place}: its words do not follow one another in its text. Give them as the text spells them, in order.",
     "Q119": "{place}: a mention fits several places of the text, of which the words leave a part out. List all words.",
@@ -48,6 +50,7 @@ MESSAGES = {
     "Q128": "{place}: its text stands in an earlier split too. Remove it from one of them.",
     "Q129": "{path}: none of its mentions is left after the checks, {dropped} of {records} records are dropped. Mend what "
     "is named above.",
+    "Q130": "{path}, line {line}: the first column numbers the words. The first has to be the word, the last its tag.",
     # Q2xx: the base and the engine
     "Q201": "{path}: no base (base.json is missing or broken). Make one with 'python -m spacy qlora base NAME {path}'.",
     "Q202": "{path}: the base is incomplete or damaged. Make it again with 'python -m spacy qlora base NAME {path}'.",
@@ -88,7 +91,8 @@ MESSAGES = {
     "Q403": "{path}: no checkpoint to resume from. Leave --resume out to start anew.",
     "Q404": "{path}: the checkpoint is damaged. Leave --resume out to start anew.",
     "Q405": "{path}: the checkpoint is of another run (changed: {changed}). Restore the config, or leave --resume out.",
-    "Q406": "{path}: [training.optimizer] has to be spacy-qlora.AdamW.v1 for this loop. Set it, or use 'spacy train'.",
+    "Q406": "{path}: [training.optimizer] has to be spacy-qlora.AdamW.v1 for this loop. Take the block of "
+    "configs/default.cfg in its place, or use 'spacy train'.",
     "Q407": "{path}: [training] sets none of max_epochs, max_steps and patience, so training would never end. Set one.",
     "Q408": "{path}: [nlp.pipeline] needs one component of the factory qlora_ner, and has {count}. Mend it, or use 'spacy train'.",
     "Q409": "{path}: the {split} corpus holds no document. Check --paths.{split}.",
@@ -103,7 +107,8 @@ MESSAGES = {
     "Q411": "{path}: {reason}. Check the corpus file; 'python -m spacy qlora convert' makes it.",
     # Q5xx: evaluation
     "Q500": "{model}: no pipeline folder and no installed package of that name. Check the path or install the package.",
-    "Q501": "{model}: spaCy cannot load this as a pipeline ({reason}). spacy.load in Python shows the full message.",
+    "Q501": "{model}: spaCy cannot load this as a pipeline ({reason}). spacy.load in Python shows the full message; --code names the "
+    "file of components of your own.",
     "Q502": "{path}: damaged, or no .spacy file. Write it again, for example by 'python -m spacy qlora convert'.",
     "Q503": "{path}: holds no docs. Name a .spacy file with annotated docs.",
     "Q504": "{path}: no doc carries entity annotation. Set doc.ents on each, [] where there is none, and write it again.",

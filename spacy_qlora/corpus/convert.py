@@ -90,10 +90,13 @@ def convert(
     if settings.join and ALL in inputs and any(record.group is None for record in inputs[ALL].records):
         tell("Records without a group are split one by one, and few neighbours are left to join. Give each its group.")
     files: dict[str, bytes] = {}
-    counts = {}
+    counts, has_joined = {}, False
     for name, records in _splits(inputs, settings).items():
-        bar = tqdm(_texts(name, records, settings), desc=f"{name}.spacy", unit=" docs", delay=1)
-        files[f"{name}.spacy"], counts[name] = pack(nlp, bar)
+        texts = _texts(name, records, settings)
+        has_joined |= len(texts) < len(records) * (settings.views if name == "train" else 1)
+        files[f"{name}.spacy"], counts[name] = pack(nlp, tqdm(texts, desc=f"{name}.spacy", unit=" docs", delay=1))
+    if settings.join and not has_joined:
+        tell("--join has joined nothing. The records of a group have to follow one another.")
     report = _report(inputs, counts, settings)
     files = {REPORT: f"{json.dumps(report, indent=2)}\n".encode(), **files}  # first: it tells whose the others are
     write_files(out, files, remove=[f"{name}.spacy" for name in SPLITS if name not in counts])
@@ -107,7 +110,8 @@ def _read(source: str, settings: Settings, earlier: set[str], *, whole: bool) ->
     firsts: dict[str, Record] = {}
     for row in read_rows(source, format):
         record, rules = check(row)
-        if record and record.text in firsts:
+        in_note = settings.join and record and record.group is not None  # which would have a hole without it
+        if record and record.text in firsts and not in_note:
             rules.append(_repeat(firsts[record.text], record, whole=whole))
             record = record if whole else None
         if record and record.folded in earlier:
@@ -153,12 +157,14 @@ def _require_records(read: Input) -> None:
 
 
 def _splits(inputs: Mapping[str, Input], settings: Settings) -> dict[str, list[Record]]:
+    alone = not settings.join
     if ALL in inputs:
-        return split_records(inputs[ALL].records, dict(zip(SPLITS, settings.shares, strict=True)), settings.seed)
+        shares = dict(zip(SPLITS, settings.shares, strict=True))
+        return split_records(inputs[ALL].records, shares, settings.seed, by_text=alone)
     splits = {name: read.records for name, read in inputs.items()}
     if "dev" not in splits:
         share = settings.shares[1]
-        splits |= split_records(splits["train"], {"train": 1 - share, "dev": share}, settings.seed)
+        splits |= split_records(splits["train"], {"train": 1 - share, "dev": share}, settings.seed, by_text=alone)
     return {name: splits[name] for name in SPLITS if name in splits}
 
 

@@ -10,14 +10,17 @@ from pathlib import Path
 from spacy_qlora.corpus.lines import BOM, read_lines
 from spacy_qlora.corpus.record import Place, Row
 from spacy_qlora.corpus.rules import Rule
+from spacy_qlora.errors import InputError
 
 DOCUMENT = "-DOCSTART-"
+TAG = re.compile(r"O$|[BI]-")
 
 
 def read_conll(path: Path) -> Iterator[Row]:
     """Yields the sentences of a file. The first column is the word, the last its tag; tabs part them, or else blanks.
 
-    A line that starts with -DOCSTART- begins a document: its sentences are one group.
+    A line that starts with -DOCSTART- begins a document: its sentences are one group. Comments, as of CoNLL-U, are
+    left out. Raises InputError where the first column numbers the words.
     """
     sentence: list[list[str]] = []
     record = start = document = 0
@@ -26,11 +29,15 @@ def read_conll(path: Path) -> Iterator[Row]:
         rules = (Rule.BOM,) if line.startswith(BOM) else rules
         columns = _columns(line.removeprefix(BOM))
         is_document = columns[0].startswith(DOCUMENT)
+        if _is_comment(line, columns):
+            continue
         if columns != [""] and not is_document:
             start = start if sentence else number
             sentence.append(columns)
         elif sentence:
             record += 1
+            if _is_numbered(sentence):
+                raise InputError("Q130", path=path, line=start)
             yield _row(Place(str(path), record, start), sentence, str(document) if document else None, rules)
             sentence, rules = [], ()
         document += is_document
@@ -41,6 +48,19 @@ def _columns(line: str) -> list[str]:
     if not line.strip(" \t"):
         return [""]
     return line.split("\t") if "\t" in line else re.split(" +", line.strip(" "))
+
+
+def _is_comment(line: str, columns: list[str]) -> bool:
+    """Whether a line is "# name = value", and not the word # with a tag."""
+    return line.startswith("#") and "\t" not in line and len(columns) > 2 and not TAG.match(columns[-1])
+
+
+def _is_numbered(sentence: list[list[str]]) -> bool:
+    """Whether the first of three and more columns counts the words, or is a number that they share."""
+    first = [columns[0] for columns in sentence]
+    counted = [str(i) for i in range(1, len(first) + 1)]
+    is_shared = first[0].isdigit() and len(set(first)) == 1
+    return len(first) > 1 and min(map(len, sentence)) > 2 and (first == counted or is_shared)
 
 
 def _row(place: Place, sentence: list[list[str]], group: str | None, rules: tuple[Rule, ...]) -> Row:

@@ -10,15 +10,18 @@ from spacy_qlora.corpus.record import Record
 from spacy_qlora.errors import InputError
 
 
-def split_records(records: Sequence[Record], shares: Mapping[str, float], seed: int) -> dict[str, list[Record]]:
+def split_records(
+    records: Sequence[Record], shares: Mapping[str, float], seed: int, by_text: bool = True
+) -> dict[str, list[Record]]:
     """Divides records by shares of their number. What shares a group or a text stays together, so shares hold roughly.
 
     shares (Mapping[str, float]): The share of each split. One with a share of 0 is left out.
+    by_text (bool): False lets groups part that share some text but not all, as notes do.
     RETURNS (dict[str, list[Record]]): The records of each split in their order, at least one in each.
     RAISES (InputError): There are fewer groups than splits.
     """
     parts: dict[str, list[int]] = {name: [] for name, share in shares.items() if share > 0}
-    units = _units(records)
+    units = _units(records, by_text)
     if len(units) < len(parts):
         raise InputError("Q108", splits=len(parts), groups=len(units))
     random.Random(seed).shuffle(units)
@@ -30,8 +33,15 @@ def split_records(records: Sequence[Record], shares: Mapping[str, float], seed: 
     return {name: [records[i] for i in sorted(part)] for name, part in parts.items()}
 
 
-def _units(records: Sequence[Record]) -> list[list[int]]:
-    """Positions of records, together where a chain of equal groups and equal texts joins them."""
+def _units(records: Sequence[Record], by_text: bool) -> list[list[int]]:
+    """Positions of records, together where a chain of equal groups and equal texts joins them.
+
+    by_text: If not, the text of a record in a group is that of the whole group.
+    """
+    notes: dict[str | None, str] = defaultdict(str)
+    for record in records:
+        notes[record.group] += f"{record.folded}\n"
+    texts = [record.folded if by_text or record.group is None else notes[record.group] for record in records]
     parent: dict[tuple[str, str], tuple[str, str]] = {}
 
     def root(node: tuple[str, str]) -> tuple[str, str]:
@@ -40,10 +50,10 @@ def _units(records: Sequence[Record]) -> list[list[int]]:
             node = parent[node]
         return node
 
-    for record in records:
+    for record, text in zip(records, texts, strict=True):
         if record.group is not None:
-            parent[root(("text", record.folded))] = root(("group", record.group))
+            parent[root(("text", text))] = root(("group", record.group))
     units = defaultdict(list)
-    for i, record in enumerate(records):
-        units[root(("text", record.folded))].append(i)
+    for i, text in enumerate(texts):
+        units[root(("text", text))].append(i)
     return list(units.values())

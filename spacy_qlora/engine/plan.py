@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spacy_qlora.engine.settings import LoopSettings
     from spacy_qlora.engine.window import Window
 
-UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
+UNITS = {"mb": 10**6, "gb": 10**9, "mib": 2**20, "gib": 2**30}
 # Estimates to rank the ways by time: a checkpointed layer adds a second forward pass; starting a micro-batch takes as
 # long as so many pieces; dequantising takes a tenth of a layer. 8-bit moments cost little time but change the result a
 # little, so they have to save a fifth.
@@ -74,7 +74,7 @@ def _price(job: Job) -> float:
 
 def read_size(text: str) -> int:
     """Bytes of a size such as "8GiB" or "7.5 GB". Raises InputError where it is none."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MG]i?B)", text.strip())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MG]i?B)", text.strip(), re.IGNORECASE)
     if found is None:
         raise InputError("Q210", name="memory", value=text, rule="a size such as 8GiB or 7500MB")
-    return int(float(found[1]) * UNITS[found[2]])
+    return int(float(found[1]) * UNITS[found[2].lower()])

@@ -21,11 +21,13 @@ from spacy_qlora.errors import InputError, RunError
 from spacy_qlora.search import BEST, IMPORTANCE, TRIALS
 from spacy_qlora.search.display import Display
 from spacy_qlora.search.results import ENOUGH, write_results
-from spacy_qlora.search.rows import is_own
-from spacy_qlora.search.space import make_space
+from spacy_qlora.search.rows import is_own, shown
+from spacy_qlora.search.space import Space, ends, make_space
 from spacy_qlora.search.study import FILE, IMPOSSIBLE, Outcome, SharedStudy, Taken, is_study
-from spacy_qlora.search.trial import Runner
+from spacy_qlora.search.trial import Runner, with_settings
+from spacy_qlora.training.config import resolve
 from spacy_qlora.training.corpus import digest, read_corpus
+from spacy_qlora.training.plan import make_untrained
 from spacy_qlora.training.run import Run, digest_config, prepare
 from spacy_qlora.training.stop import stop_on_signals
 
@@ -48,7 +50,9 @@ def search(path: Path, config: Config, output: Path, space: str, trials: float, 
     base, job = classifier.base, usual_job(classifier, given.windows, given.config.loop)  # all trials share this base
     config = filled(given)
     seed, fixed = given.config.schedule.seed, made_of(path, given, config)
-    shared = SharedStudy(output, make_space(space, given, config), fixed, seed)
+    made = make_space(space, given, config)
+    check_values(space, made, path, config)
+    shared = SharedStudy(output, made, fixed, seed)
     del given, classifier  # its adapter, but not the base
     print(f"{base.info.id}, searched over\n{shared.space}")
     try:
@@ -61,6 +65,20 @@ def search(path: Path, config: Config, output: Path, space: str, trials: float, 
     except (SQLAlchemyError, OptunaError) as error:
         raise RunError("Q605", path=output / FILE) from error
     conclude(shared)
+
+
+def check_values(name: str, space: Space, path: Path, config: Config) -> None:
+    """Raises InputError where a value, in place of the config's own, makes no config.
+
+    name: Of the space, for errors.  path: Of the config.
+    """
+    for key, values in space.distributions.items():
+        for value in ends(values):
+            try:
+                resolve(path, make_untrained(path, with_settings(config, {key: value})))
+            except InputError as error:
+                problem = f"{key} cannot be {shown(value)}: {error}".rstrip(".")
+                raise InputError("Q602", path=name, problem=problem) from error
 
 
 def run_trial(runner: Runner, shared: SharedStudy, taken: Taken) -> None:

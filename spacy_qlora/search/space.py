@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from configparser import ConfigParser
 from configparser import Error as ConfigError
 from dataclasses import dataclass
@@ -139,8 +140,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _described(values: BaseDistribution) -> str:
+def ends(values: BaseDistribution) -> Sequence[Any]:
+    """All choices, or the lowest and the highest number."""
     if isinstance(values, CategoricalDistribution):
-        return ", ".join(map(shown, values.choices))
+        return values.choices
     assert isinstance(values, (IntDistribution, FloatDistribution))
-    return f"{shown(values.low)} to {shown(values.high)}"
+    return values.low, values.high
+
+
+def _described(values: BaseDistribution) -> str:
+    return (", " if isinstance(values, CategoricalDistribution) else " to ").join(map(shown, ends(values)))

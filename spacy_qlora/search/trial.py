@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,21 @@ PARTS = 6
 
 def trial_config(config: Config, trial: Trial | FrozenTrial) -> Config:
     """The config with a trial's settings: `spacy qlora train` gives the same score with it."""
+    changed = with_settings(config, settings(trial))
+    if "eval_frequency" in trial.user_attrs:
+        changed["training"]["eval_frequency"] = trial.user_attrs["eval_frequency"]
+    return changed
+
+
+def with_settings(config: Config, values: Mapping[str, Any]) -> Config:
+    """values: By dotted names, which the config has."""
     changed = config.copy()
-    for name, value in settings(trial).items():
+    for name, value in values.items():
         *sections, key = name.split(".")
         place: Any = changed
         for section in sections:
             place = place[section]
         place[key] = value
-    if "eval_frequency" in trial.user_attrs:
-        changed["training"]["eval_frequency"] = trial.user_attrs["eval_frequency"]
     return changed
 
 

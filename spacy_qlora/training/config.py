@@ -107,4 +107,5 @@ def problem(error: Exception) -> str:
         first = details[0]
         where = ".".join(str(part) for part in first.get("loc", ()))
         return f"{where}: {first.get('msg', type(error).__name__)}"
-    return str(error) or type(error).__name__
+    hint = " One of your own is registered by the file that --code names." if str(error).startswith("[E002]") else ""
+    return f"{str(error) or type(error).__name__}{hint}"

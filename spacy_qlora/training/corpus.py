@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,14 @@ def damaged(path: Path, split: str) -> InputError:
     return InputError("Q411", path=path, reason=f"the {split} corpus is damaged, or no .spacy file")
 
 
-def tell_cuts(nlp: Language, examples: Iterable[Example]) -> Iterator[Example]:
-    """Passes the train corpus on, and warns where gold entities begin or end inside a token of the pipeline."""
+def check_train(nlp: Language, examples: Iterable[Example], texts: set[int]) -> Iterator[Example]:
+    """Passes the train corpus on, and warns where gold entities begin or end inside a token of the pipeline.
+
+    texts: Gets the hash of each text.
+    """
     entities = cut = 0
     for example in examples:
+        texts.add(hash(example.reference.text))
         entities += len(example.reference.ents)
         cut += len(example.reference.ents) - len(example.get_aligned_ents_and_ner()[0])
         yield example
@@ -67,10 +71,17 @@ def digest(docs: Iterable[Doc]) -> str:
     return found.hexdigest()
 
 
-def check_dev(path: Path, ner: QLoRANER, docs: Sequence[Doc]) -> None:
-    """Warns where scores cannot tell which pipeline is the best. Raises InputError where there are no documents."""
+def check_dev(path: Path, ner: QLoRANER, docs: Sequence[Doc], trained: Set[int]) -> None:
+    """Warns where scores cannot tell which pipeline is the best. Raises InputError where there are no documents.
+
+    trained: Hashes of the train corpus' texts.
+    """
     if not docs:
         raise InputError("Q409", path=path, split="dev")
+    if 2 * (known := sum(hash(doc.text) in trained for doc in docs)) > len(docs):
+        msg.warn(
+            f"{known:,} of {len(docs):,} docs of the dev corpus are in the train corpus, too: its scores mean little."
+        )
     labels = {ent.label_ for doc in docs for ent in doc.ents}
     if not labels:
         msg.warn("The dev corpus holds no entity: all scores will be 0, and model-best what is evaluated first.")

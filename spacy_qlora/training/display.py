@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import TracebackType
 
@@ -15,6 +16,7 @@ from spacy_qlora.engine.memory import MIB, peak_memory
 def describe(ner: QLoRANER, loop: Loop) -> str:
     """Lines for the start of a run: the base, the data and the share of the parameters that is trained."""
     trained, total = loop.classifier.count()
+    source = ", of SPACY_QLORA_BASE" if os.environ.get("SPACY_QLORA_BASE") else ""
     base = loop.classifier.base
     dtype = str(base.dtype).removeprefix("torch.")
     pieces = sum(len(window) for window in loop.windows)
@@ -22,7 +24,7 @@ def describe(ner: QLoRANER, loop: Loop) -> str:
     if loop.settings.compile and not loop.compiles:
         kernels = "\nKernels   PyTorch's own: torch.compile finds no compiler here (install g++, or Triton for a GPU)"
     return (
-        f"Base      {base.info.id} ({base.info.fingerprint[:12]}), NF4, {dtype} on {base.device}\n"
+        f"Base      {base.info.id} ({base.info.fingerprint[:12]}), NF4, {dtype} on {base.device}{source}\n"
         f"Labels    {', '.join(ner.labels)}\n"
         f"Trained   {trained:,} of {total:,} parameters, {trained / total:.2%}\n"
         f"Corpus    {len(loop.windows):,} windows, {pieces:,} pieces; {loop.total_steps or 'no limit of'} steps\n"

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from spacy import util
+from spacy.language import Language
 from thinc.api import Config
 from wasabi import table
 
@@ -56,13 +57,17 @@ def make_job(settings: NERSettings, loop: LoopSettings, shape: Shape) -> Job:
 
 def read_ner_settings(path: Path, config: Config) -> NERSettings:
     """The component's settings, without its base or a corpus. Raises InputError where the config is wrong."""
+    return only_component(path, make_untrained(path, config), frozen=[]).settings
+
+
+def make_untrained(path: Path, config: Config) -> Language:
+    """The pipeline of a config, without its base or a corpus. Raises InputError where the config is wrong."""
     try:
-        nlp = util.load_model_from_config(config.interpolate(), auto_fill=True)
+        return util.load_model_from_config(config.interpolate(), auto_fill=True)
     except InputError:
         raise
     except Exception as error:  # spaCy raises many kinds
         raise InputError("Q401", path=path, problem=problem(error)) from error
-    return only_component(path, nlp, frozen=[]).settings
 
 
 def device_type(setting: str) -> str:

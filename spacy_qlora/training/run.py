@@ -23,7 +23,7 @@ from wasabi import msg
 
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.files import bring_back, make_folder, require_place
-from spacy_qlora.engine.loop import Hooks, Loop, Progress
+from spacy_qlora.engine.loop import Hooks, Loop, Progress, StopRun
 from spacy_qlora.engine.memory import is_out_of_memory, peak_memory
 from spacy_qlora.engine.prefix import with_states
 from spacy_qlora.engine.source import cache_folder
@@ -31,7 +31,7 @@ from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import InputError, QLoRAError
 from spacy_qlora.training.calibrate import calibrate_pipeline
 from spacy_qlora.training.config import TrainingConfig, problem, resolve
-from spacy_qlora.training.corpus import check_dev, damaged, digest, read_corpus, require_docbins, tell_cuts
+from spacy_qlora.training.corpus import check_dev, check_train, damaged, digest, read_corpus, require_docbins
 from spacy_qlora.training.display import Bar, describe
 from spacy_qlora.training.history import FILE, History
 from spacy_qlora.training.save import is_pipeline, save_pipeline
@@ -81,6 +81,10 @@ def train(path: Path, config: Config, output: Path, resume: bool = False, requir
 
             try:
                 progress = loop.run(Hooks(*hooks, on_step=on_step))
+            except StopRun:
+                if loop.progress.best < 0 and is_pipeline(output / BEST):
+                    msg.warn(f"{output / BEST} is still that of an earlier run: this one has not been evaluated yet.")
+                raise
             finally:
                 finalize()
         with stop.at_once():
@@ -141,11 +145,12 @@ def prepare(path: Path, config: Config) -> Run:
     resolved = resolve(path, nlp)
     ner = only_component(path, nlp, resolved.training["frozen_components"])
     ner.model.forget_calibration()  # of a sourced component
-    windows = ner.training_windows(tell_cuts(nlp, read_corpus(path, "train", resolved.train, nlp)))
+    texts: set[int] = set()
+    windows = ner.training_windows(check_train(nlp, read_corpus(path, "train", resolved.train, nlp), texts))
     if not windows:
         raise InputError("Q409", path=path, split="train")
     dev = [example.reference for example in read_corpus(path, "dev", resolved.dev, nlp)]
-    check_dev(path, ner, dev)
+    check_dev(path, ner, dev, texts)
     made_of = {"labels": list(ner.labels), "dev": digest(dev), "config": digest_config(nlp.config, ner.name)}
     strings = load_model_from_config(config, auto_fill=True).vocab.strings  # nlp has read the corpora
     return Run(nlp, ner, resolved, windows, list(strings), made_of)

@@ -84,6 +84,44 @@ def test_neighbours_of_a_group_are_joined(tmp_path: Path) -> None:
     assert {ent.text for doc in read(out, "train") for ent in doc.ents} == {"fever"}
 
 
+def test_sentences_that_many_notes_share_stay_in_each(tmp_path: Path) -> None:
+    """A note without them would have holes; notes that are wholly alike stay in one split."""
+    grouped = []
+    for patient in range(30):
+        own = notes(1, start=patient // 2)[0]  # two patients with the same notes
+        grouped += [{**note, "group": f"patient {patient}"} for note in (*notes(2, start=100), own)]
+    source, out = write(tmp_path / "a.jsonl", grouped), tmp_path / "out"
+    result = run(source, out, "--join", "1000", "--split", "0.6,0.2,0.2")
+    assert result.exit_code == 0, result.output
+    assert report(out)["mentions_out"] == report(out)["mentions_in"] == 90
+    texts = {split: [doc.text for doc in read(out, split)] for split in ("dev", "test")}
+    assert all(len(found) == 6 and len(set(found)) == 3 for found in texts.values())
+    assert not set(texts["dev"]) & set(texts["test"])
+    assert "joined nothing" not in result.stderr
+
+
+def test_a_join_that_finds_no_neighbours_says_so(tmp_path: Path) -> None:
+    grouped = [{**note, "group": f"patient {i % 4}"} for i, note in enumerate(notes(40))]
+    result = run(write(tmp_path / "a.jsonl", grouped), tmp_path / "out", "--join", "1000")
+    assert "joined nothing" in result.stderr
+
+
+@pytest.mark.parametrize("first", [("1", "2"), ("1", "1")])
+def test_columns_that_number_the_words_are_refused(tmp_path: Path, first: tuple[str, str]) -> None:
+    (tmp_path / "a.conll").write_text(f"{first[0]}\tNo\tO\n{first[1]}\tfever\tB-Symptom\n\n" * 5)
+    assert_fails(run(tmp_path / "a.conll", tmp_path / "out"), "Q130")
+
+
+def test_comments_between_columns_are_no_words(tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text(
+        "".join(f"# sent_id = {i}\nNo\tO\nfever\tB-Symptom\n{i}\tO\n#\tO\n\n" for i in range(10))
+    )
+    result = run(tmp_path / "a.conll", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert report(tmp_path / "out")["mentions_out"] == 10
+    assert all(doc[-1].text == "#" for doc in read(tmp_path / "out", "train"))
+
+
 def test_the_training_split_is_joined_in_several_ways(tmp_path: Path) -> None:
     grouped = [{**note, "group": f"patient {i // 40}"} for i, note in enumerate(notes(400))]
     source, out, once = write(tmp_path / "a.jsonl", grouped), tmp_path / "out", tmp_path / "once"

@@ -45,7 +45,7 @@ import bitsandbytes
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PyTorch knows them on Linux alone")
-@pytest.mark.parametrize("module", ["component", "training.run", "engine.loop", "engine.quantize", "bridge.architecture"])
+@pytest.mark.parametrize("module", ["component", "training.run", "engine.loop", "engine.quantize", "saved"])
 def test_segments_grow_before_bitsandbytes_starts_cuda(module: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in (SEGMENTS, "PYTORCH_ALLOC_CONF")}
     command = [sys.executable, "-c", WATCH.format(module=module)]

@@ -185,6 +185,16 @@ def test_wrong_input_ends_a_search_at_once(place: Place) -> None:
         place.run(9, qlora__memory_budget="much")
 
 
+@pytest.mark.parametrize(
+    "setting", ['[components.qlora_ner]\nr = [4, "x"]\n', '[training.optimizer]\ndecay = ["steep", "linear"]\n']
+)
+def test_each_value_is_looked_at_before_the_first_trial(place: Place, setting: str) -> None:
+    with pytest.raises(QLoRAError, match=r"space\.cfg.* cannot be (x|steep)") as raised:
+        place.run(9, setting)
+    assert raised.value.code == "Q602"
+    assert not place.output.exists()
+
+
 def test_settings_that_do_not_go_together_are_not_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "VAIN", 9)
     space = "[components.qlora_ner]\nadapted_layers = [99, 1]\n"

@@ -142,6 +142,19 @@ def test_gold_entities_that_cut_tokens_are_counted(
     assert "FineTokenizer" in shown
 
 
+def test_a_dev_corpus_of_training_texts_is_warned_of(
+    corpus: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    more = SETTINGS | {"training__max_steps": 1}
+    other = Doc(spacy.blank("en").vocab, ["Denies", "fever"])
+    other.set_ents([Span(other, 1, 2, "Symptom")])
+    DocBin(docs=[other]).to_disk(tmp_path / "dev.spacy")
+    run(corpus, base, tmp_path / "one", **more, paths__dev=str(tmp_path / "dev.spacy"))
+    assert "are in the train corpus" not in capsys.readouterr().out
+    run(corpus, base, tmp_path / "two", **more)
+    assert "6 of 6 docs of the dev corpus are in the train corpus" in " ".join(capsys.readouterr().out.split())
+
+
 class Stopped(Exception):
     pass
 
