@@ -18,7 +18,7 @@ CORPORA = {
     "demo": ("demo (made up)", "python -m spacy project run all"),
     "bc5cdr": ("BC5CDR, both types, in texts of up to 400 words", "benchmarks/bc5cdr.sh BASE DATA OUT"),
 }
-COMPARED = ("train", "train_without_amx", "infer", "infer_without_amx", "memory")
+COMPARED = ("train", "train_without_amx", "infer", "infer_without_amx", "infer_amx_hidden", "memory")
 MORE = ("prefix", "compute_dtype", "compute_dtype_without_amx", "search", "bridge")
 
 

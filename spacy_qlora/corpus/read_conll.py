@@ -14,6 +14,7 @@ from spacy_qlora.errors import InputError
 
 DOCUMENT = "-DOCSTART-"
 TAG = re.compile(r"O$|[BI]-")
+NUMBERED = 3  # sentences at the beginning of a file, in which numbers stand for the words: no chance
 
 
 def read_conll(path: Path) -> Iterator[Row]:
@@ -23,11 +24,12 @@ def read_conll(path: Path) -> Iterator[Row]:
     left out. Raises InputError where the first column numbers the words.
     """
     sentence: list[list[str]] = []
-    record = start = document = 0
+    record = start = document = numbered = 0
     rules: tuple[Rule, ...] = ()
     for number, line in chain(read_lines(path), [(0, "")]):
         rules = (Rule.BOM,) if line.startswith(BOM) else rules
-        columns = _columns(line.removeprefix(BOM))
+        line = line.removeprefix(BOM)
+        columns = _columns(line)
         is_document = columns[0].startswith(DOCUMENT)
         if _is_comment(line, columns):
             continue
@@ -36,7 +38,8 @@ def read_conll(path: Path) -> Iterator[Row]:
             sentence.append(columns)
         elif sentence:
             record += 1
-            if _is_numbered(sentence):
+            numbered += _is_numbered(sentence)
+            if record == numbered == NUMBERED:
                 raise InputError("Q130", path=path, line=start)
             yield _row(Place(str(path), record, start), sentence, str(document) if document else None, rules)
             sentence, rules = [], ()
@@ -60,7 +63,7 @@ def _is_numbered(sentence: list[list[str]]) -> bool:
     first = [columns[0] for columns in sentence]
     counted = [str(i) for i in range(1, len(first) + 1)]
     is_shared = first[0].isdigit() and len(set(first)) == 1
-    return len(first) > 1 and min(map(len, sentence)) > 2 and (first == counted or is_shared)
+    return min(map(len, sentence)) > 2 and (first == counted or is_shared)
 
 
 def _row(place: Place, sentence: list[list[str]], group: str | None, rules: tuple[Rule, ...]) -> Row:
