@@ -38,10 +38,14 @@ def _units(records: Sequence[Record], by_text: bool) -> list[list[int]]:
 
     by_text: If not, the text of a record in a group is that of the whole group.
     """
-    notes: dict[str | None, str] = defaultdict(str)
-    for record in records:
-        notes[record.group] += f"{record.folded}\n"
-    texts = [record.folded if by_text or record.group is None else notes[record.group] for record in records]
+    texts = [record.folded for record in records]
+    if not by_text:
+        notes: dict[str, list[str]] = defaultdict(list)
+        for record in records:
+            if record.group is not None:
+                notes[record.group].append(record.folded)
+        whole: dict[str | None, str] = {group: "\n".join(parts) for group, parts in notes.items()}
+        texts = [whole.get(record.group, text) for record, text in zip(records, texts, strict=True)]
     parent: dict[tuple[str, str], tuple[str, str]] = {}
 
     def root(node: tuple[str, str]) -> tuple[str, str]:

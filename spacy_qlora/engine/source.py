@@ -106,12 +106,17 @@ def find_snapshot(name: str, revision: str | None = None, fetch: bool = True) ->
         return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
 
 
+def explicit_base() -> str:
+    """The folder of a base that stands in for all settings, "" if none does."""
+    return os.environ.get("SPACY_QLORA_BASE", "")
+
+
 def find_config(setting: str) -> Path:
     """The config.json of the base that a setting names, found or fetched without the weights.
 
     Raises InputError or RunError where it cannot be had.
     """
-    folder = Path(os.environ.get("SPACY_QLORA_BASE") or setting)
+    folder = Path(explicit_base() or setting)
     if (folder / CONFIG).exists():
         return folder / CONFIG
     _require_no_gap(folder)
@@ -206,7 +211,7 @@ def find_base(setting: str, carried: Path | None, trained_on: BaseInfo | None) -
     carried: The base/ in the pipeline's own folder, if any.  trained_on: What the pipeline says of its base.
     Raises InputError or RunError where none can be had.
     """
-    if explicit := os.environ.get("SPACY_QLORA_BASE"):
+    if explicit := explicit_base():
         if not is_base(Path(explicit)):
             raise InputError("Q218", path=explicit)
         return Path(explicit)

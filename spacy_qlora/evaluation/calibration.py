@@ -15,6 +15,7 @@ from spacy.training import Example
 from spacy.util import minibatch
 from tqdm import tqdm
 
+from spacy_qlora.evaluation.bootstrap import LEVEL, drawn, figures
 from spacy_qlora.evaluation.mentions import scored_tokens
 from spacy_qlora.text.spans import span_probabilities
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 LEAST = 30  # entities found, among them right and wrong ones: fewer tell nothing
 LOWEST, HIGHEST = 0.25, 8.0  # temperatures
 THRESHOLDS = np.arange(20) / 20
-DRAWS, LEVEL = 1000, 0.95  # of docs, to tell a threshold's gain from chance
 
 
 @dataclass(frozen=True)
@@ -94,18 +94,13 @@ def best_threshold(
     gold: [docs] how many entities the gold has.
     """
     kept = scores[:, None] >= THRESHOLDS
-    found, hits = np.zeros((2, len(gold), len(THRESHOLDS)))
+    found, hits = np.zeros((2, len(gold), len(THRESHOLDS)), dtype=np.int64)
     np.add.at(found, docs, kept)
     np.add.at(hits, docs, kept & right[:, None])
-
-    def f1(times: NDArray[np.number]) -> NDArray[np.float64]:
-        """times: [..., docs] how often each is there.  RETURNS: [..., thresholds]"""
-        return 2 * (times @ hits) / np.maximum(times @ (gold[:, None] + found), 1)
-
-    best = int(f1(np.ones(len(gold))).argmax())
-    drawn = f1(np.random.default_rng(0).multinomial(len(gold), np.full(len(gold), 1 / len(gold)), DRAWS))
-    is_better = (drawn[:, best] > drawn[:, 0]).mean() >= LEVEL
-    return float(THRESHOLDS[best]) if is_better else 0.0
+    counts = np.stack([hits, found - hits, gold[:, None] - hits], axis=-1)  # right, spurious and missed
+    best = int(figures(counts.sum(0))[:, 2].argmax())
+    f1 = figures(drawn(counts[:, [0, best]]))[..., 2]
+    return float(THRESHOLDS[best]) if (f1[:, 1] > f1[:, 0]).mean() >= LEVEL else 0.0
 
 
 def collect(ner: QLoRANER, examples: Iterable[Example]) -> list[Found]:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from spacy.training import Example
 
+from spacy_qlora.evaluation.bootstrap import figures, intervals
 from spacy_qlora.evaluation.unseen import normalised
-from spacy_qlora.report.bootstrap import figures, intervals
 from spacy_qlora.report.cases import ERRORS, Case, Entity, Kind
 
 LONG = 5  # tokens; mentions as long or longer are one group

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from types import TracebackType
 
@@ -11,12 +10,13 @@ from tqdm import tqdm
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.loop import Loop, Progress
 from spacy_qlora.engine.memory import MIB, peak_memory
+from spacy_qlora.engine.source import explicit_base
 
 
 def describe(ner: QLoRANER, loop: Loop) -> str:
     """Lines for the start of a run: the base, the data and the share of the parameters that is trained."""
     trained, total = loop.classifier.count()
-    source = ", of SPACY_QLORA_BASE" if os.environ.get("SPACY_QLORA_BASE") else ""
+    source = ", of SPACY_QLORA_BASE" if explicit_base() else ""
     base = loop.classifier.base
     dtype = str(base.dtype).removeprefix("torch.")
     pieces = sum(len(window) for window in loop.windows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +15,7 @@ from spacy_qlora.adapted import find_dtype
 from spacy_qlora.engine.memory import MIB, Job, Shape
 from spacy_qlora.engine.plan import fit, read_size
 from spacy_qlora.engine.settings import LoopSettings
-from spacy_qlora.engine.source import read_shape
+from spacy_qlora.engine.source import explicit_base, read_shape
 from spacy_qlora.errors import InputError
 from spacy_qlora.settings import NERSettings
 from spacy_qlora.training.config import problem, read_loop_settings
@@ -38,7 +37,7 @@ def plan(path: Path, config: Config, memory: str | None) -> str:
     columns = {"as configured": (job, loop.accumulate)}
     if budget := memory or loop.memory_budget:
         columns[f"within {budget}"] = fit(job, loop.accumulate, read_size(budget))
-    return draw(columns, os.environ.get("SPACY_QLORA_BASE") or settings.base)
+    return draw(columns, explicit_base() or settings.base)
 
 
 def make_job(settings: NERSettings, loop: LoopSettings, shape: Shape) -> Job:

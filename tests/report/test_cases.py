@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from spacy.tokens import Doc, Span, SpanGroup
 from spacy.training import Example
 
+from spacy_qlora.evaluation.bootstrap import figures
 from spacy_qlora.evaluation.scores import entity_scores
-from spacy_qlora.report.bootstrap import figures
 from spacy_qlora.report.cases import Case, Entity, Kind, judge, sample
 from spacy_qlora.report.tables import confusion, count, error_counts, length_rows
 from tests.evaluation.test_scores import LABELS, examples

@@ -33,8 +33,13 @@ def intervals(counts: NDArray[np.integer], draws: int = DRAWS, seed: int = 0) ->
     """
     if not counts.size:
         return np.zeros((2, *counts.shape[1:]))
-    rng, records = np.random.default_rng(seed), len(counts)
-    sums = np.stack([counts[rng.integers(records, size=records)].sum(0) for _ in range(draws)])
+    sums = drawn(counts, draws, seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         return np.nan_to_num(np.nanquantile(_shares(sums), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0))
+
+
+def drawn(counts: NDArray[np.integer], draws: int = DRAWS, seed: int = 0) -> NDArray[np.integer]:
+    """counts: [records, ...].  RETURNS: [draws, ...] their sums over corpora of as many records, with replacement."""
+    rng, records = np.random.default_rng(seed), len(counts)
+    return np.stack([counts[rng.integers(records, size=records)].sum(0) for _ in range(draws)])

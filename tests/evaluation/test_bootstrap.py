@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from spacy.scorer import PRFScore
 
-from spacy_qlora.report.bootstrap import figures, intervals
+from spacy_qlora.evaluation.bootstrap import figures, intervals
 
 
 def plain(counts: np.ndarray, draws: int, seed: int) -> np.ndarray:
