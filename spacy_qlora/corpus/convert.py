@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ def convert(
     sources (Mapping[str, str]): "all", one input to split; or "train", perhaps "dev" and "test", inputs that are split.
         Given no "dev", the share of dev is taken from "train" for it.
     out (Path): The folder to write to.
-    tell (Callable[[str], None]): Receives a line for each of the first records that broke a rule.
+    tell (Callable[[str], None]): Receives a line for each of the first records that broke a rule, and for what else may
+        be amiss.
     RETURNS (dict[str, Any]): The content of report.json.
     RAISES (InputError): An input cannot be read or has no records or mentions left, a split would be empty, or the
         settings are strict and a rule is broken, or a file of another origin is in the way. (OSError): Something cannot
@@ -89,6 +91,8 @@ def convert(
         _require_records(inputs[name])
     if settings.join and ALL in inputs and any(record.group is None for record in inputs[ALL].records):
         tell("Records without a group are split one by one, and few neighbours are left to join. Give each its group.")
+    for labels in _spellings(inputs.values()):
+        tell(f"Labels that differ in case alone are labels of their own: {', '.join(labels)}. Give one spelling.")
     files: dict[str, bytes] = {}
     counts, has_joined = {}, False
     for name, records in _splits(inputs, settings).items():
@@ -154,6 +158,14 @@ def _require_records(read: Input) -> None:
     if had_mentions and not read.log.mentions_out:
         dropped = read.log.records_in - read.log.records_out
         raise InputError("Q129", path=read.source, dropped=dropped, records=read.log.records_in)
+
+
+def _spellings(inputs: Iterable[Input]) -> list[list[str]]:
+    """The labels that have several spellings, by upper and lower case, each with all of them."""
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for label in {mention.label for read in inputs for record in read.records for mention in record.mentions}:
+        spellings[label.casefold()].add(label)
+    return [sorted(labels) for _, labels in sorted(spellings.items()) if len(labels) > 1]
 
 
 def _splits(inputs: Mapping[str, Input], settings: Settings) -> dict[str, list[Record]]:

@@ -106,6 +106,14 @@ def test_a_join_that_finds_no_neighbours_says_so(tmp_path: Path) -> None:
     assert "joined nothing" in result.stderr
 
 
+def test_labels_that_differ_in_case_alone_are_named_and_kept(tmp_path: Path) -> None:
+    records = [*notes(20), *(record(f"Note {i} has pain", "O", "O", "O", "B-SYMPTOM") for i in range(20))]
+    result = run(write(tmp_path / "a.jsonl", records), tmp_path / "out")
+    assert "differ in case alone are labels of their own: SYMPTOM, Symptom." in " ".join(result.stderr.split())
+    assert report(tmp_path / "out")["splits"]["train"]["labels"].keys() == {"SYMPTOM", "Symptom"}
+    assert "differ in case" not in run(write(tmp_path / "b.jsonl", notes(20)), tmp_path / "out").stderr
+
+
 @pytest.mark.parametrize("first", [("1", "2"), ("1", "1")])
 def test_columns_that_number_the_words_are_refused(tmp_path: Path, first: tuple[str, str]) -> None:
     (tmp_path / "a.conll").write_text(f"{first[0]}\tNo\tO\n{first[1]}\tfever\tB-Symptom\n\n" * 5)
