@@ -28,9 +28,8 @@ from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.info import BaseInfo
 from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule
 from spacy_qlora.engine.memory import MIB, PROGRAM, peak_memory
-from spacy_qlora.engine.plan import read_size
 from spacy_qlora.engine.quantize import parameter_shapes, save_base
-from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings
+from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings, read_size
 from spacy_qlora.engine.window import Window
 
 TAGS, STEPS = 5, 12

@@ -31,8 +31,8 @@ from torch.utils._pytree import tree_leaves
 from spacy_qlora.engine import attention
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.memory import MIB, Job, Shape
-from spacy_qlora.engine.plan import fit, read_size
-from spacy_qlora.engine.settings import LoopSettings
+from spacy_qlora.engine.plan import fit
+from spacy_qlora.engine.settings import LoopSettings, read_size
 from spacy_qlora.engine.window import Window
 
 META = torch.device("meta")

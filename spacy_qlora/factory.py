@@ -82,7 +82,7 @@ def make_qlora_ner(
     device (str): "auto", "cpu", "cuda" or "cuda:N".
     max_pieces (int): Longest window of pieces; a longer text becomes overlapping windows.
     overlap (Optional[int]): Pieces that neighbouring windows share, at most half of max_pieces; half if empty.
-    batch_pieces (int): Most pieces a batch when predicting.
+    batch_pieces (int): Most pieces a batch when predicting, and a micro-batch under `spacy train`.
     fold (bool): Keep a copy of the dequantised weights with the adapter folded in while predicting: faster, and memory
         for each component. Only where dequantised weights are kept at all.
     earlier_ents (str): What becomes of doc.ents that are set: "overwrite" drops them, "keep" prefers them, "merge"

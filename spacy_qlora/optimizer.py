@@ -44,7 +44,7 @@ def make_adamw(
     head_lr (float): Highest learning rate of the head.
     weight_decay (float): Decoupled weight decay.
     warmup (float): Share of all steps in which the rates rise.
-    decay (str): "cosine" or "linear" down to 0 at the last step, or "constant".
+    decay (str): "cosine" or "linear", down to 0 after the last step, or "constant".
     grad_clip (float): Highest norm of all gradients together; 0 for none.
     total_steps (int): Steps of the run under `spacy train`, which does not tell; 0 for neither warmup nor decay there.
         `spacy qlora train` counts its steps itself.

@@ -60,6 +60,9 @@ class AdapterShim(Shim):
     def read(self, encodings: Sequence[Encoding], train: bool) -> tuple[Tensor, Callable[[Tensor], None] | None]:
         """As `AdaptedEncoder.read`."""
         if train:
+            self._awaited = False
+            if self._due is not None:  # the last states were given out in vain
+                self.finish_update(self._due)
             self._awaited, self._due = True, None
         states, backward = self.adapted.read(encodings, train)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import threading
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,6 +70,7 @@ class Base:
 
 
 _open: weakref.WeakValueDictionary[tuple[object, ...], Base] = weakref.WeakValueDictionary()
+_opening = threading.Lock()
 
 
 def load_base(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
@@ -78,8 +80,9 @@ def load_base(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
     Raises InputError where a file is missing, cut or not what base.json says.
     """
     key = (folder.resolve(), device, dtype, (folder / WEIGHTS).stat().st_mtime_ns if (folder / WEIGHTS).exists() else 0)
-    if (base := _open.get(key)) is None:
-        base = _open[key] = _load(folder, device, dtype)
+    with _opening:
+        if (base := _open.get(key)) is None:
+            base = _open[key] = _load(folder, device, dtype)
     return base
 
 

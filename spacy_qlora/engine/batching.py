@@ -91,7 +91,7 @@ def _moved(batch: Batch | Layout, device: torch.device) -> dict[str, Any]:
 
 
 def rounded(pieces: int) -> int:
-    """Rows to compute for so many pieces: few different numbers, at most an eighth more.
+    """Rows to compute for so many pieces: few different numbers, at most 15 or an eighth more.
 
     Kernels for matrix products are compiled for each new number of rows, at the cost of several layers.
     """

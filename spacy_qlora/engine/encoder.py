@@ -110,6 +110,7 @@ class Encoder(nn.Module):
                 rows[i] = part
 
         def backward(gradients: Sequence[Tensor]) -> None:
+            self.train()  # checkpointed layers run again, and something may have predicted since
             while parts:  # let go of each micro-batch's activations before the next
                 chosen, states = parts.pop()
                 states.backward(torch.cat([gradients[i] for i in chosen]).to(states.device))

@@ -20,7 +20,7 @@ class BaseInfo:
     """What a base is: written as base.json, and kept by each pipeline that was trained on it.
 
     id: Hub id, name or folder name that it was made from.  revision: Commit or release of that source, "" if unknown.
-    quantisation: How the linears are stored.  fingerprint: SHA-256 over the stored tensors.
+    quantisation: How the linears are stored.  fingerprint: SHA-256 over its shape and the stored tensors.
     """
 
     id: str

@@ -10,7 +10,7 @@ from transformers import MistralConfig
 
 from spacy_qlora.engine.attention import attend, attend_apart
 from spacy_qlora.engine.batching import Layout
-from spacy_qlora.engine.functions import RMSNorm, SwiGLU, ToHeads, ToRows
+from spacy_qlora.engine.functions import RMSNorm, SwiGLU, ToHeads, ToRows, swiglu_apart
 from spacy_qlora.engine.lora import LoRALinears
 from spacy_qlora.engine.settings import LoRASettings
 
@@ -54,13 +54,14 @@ class Layer(nn.Module):
         qkv, o, gate_up, down = self.groups
         query, key, value = qkv(self._norm(0, x))
         query, key = (ToHeads.apply(y, layout, self.size, rotary) for y in (query, key))
-        mix = attend_apart if self.training and not self.adapt else attend
+        apart = self.training and not self.adapt
+        mix, activate = (attend_apart, swiglu_apart) if apart else (attend, SwiGLU.apply)
         mixed = mix(query, key, ToHeads.apply(value, layout, self.size, None), layout.mask, causal)
         mixed = ToRows.apply(mixed, layout, len(x))
         if read is not None:
             mixed, x = mixed.index_select(0, read), x.index_select(0, read)
         [x] = o(mixed, x)
-        [x] = down(SwiGLU.apply(*gate_up(self._norm(1, x))), x)
+        [x] = down(activate(*gate_up(self._norm(1, x))), x)
         return x
 
     def _norm(self, i: int, x: Tensor) -> Tensor:

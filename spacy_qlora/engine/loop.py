@@ -17,9 +17,9 @@ from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.functions import can_compile, compiled
 from spacy_qlora.engine.memory import is_out_of_memory, peak_memory
 from spacy_qlora.engine.optimizer import AdapterOptimizer
-from spacy_qlora.engine.plan import fit, read_size, usual_job
+from spacy_qlora.engine.plan import fit, usual_job
 from spacy_qlora.engine.prefix import mapped
-from spacy_qlora.engine.settings import LoopSettings, OptimizerSettings
+from spacy_qlora.engine.settings import LoopSettings, OptimizerSettings, read_size
 from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import RunError
 
@@ -108,7 +108,8 @@ class Loop:
         self.budget = read_size(self.settings.memory_budget) if self.settings.memory_budget else 0
         if self.budget:
             self.job, accumulate = fit(self.job, self.settings.accumulate, self.budget)
-            self.settings = replace(self.settings, batch_pieces=self.job.pieces, accumulate=accumulate)
+            pieces = min(self.settings.batch_pieces, self.job.pieces)  # a single window may have more
+            self.settings = replace(self.settings, batch_pieces=pieces, accumulate=accumulate)
             self.classifier.base.keep_resident(self.job.resident)
         self.classifier.checkpointed = self.job.checkpointed
         self.compiles = self.settings.compile and can_compile(self.classifier.device)
@@ -116,7 +117,7 @@ class Loop:
         self.optimizer = AdapterOptimizer(
             self.classifier, self.optimizer_settings, self.total_steps, self.job.eight_bit
         )
-        self._evaluated = 0  # highest use of memory as of the last evaluation, in bytes
+        self._aside = 0  # highest use of memory before training and in its evaluations, in bytes
         torch.manual_seed(self.schedule.seed)
 
     def resume(self, may_differ: Collection[str] = ()) -> bool:
@@ -148,6 +149,7 @@ class Loop:
         progress = self.progress
         start = time.perf_counter() - progress.seconds
         saved, every = time.perf_counter(), 60 * self.settings.checkpoint_minutes
+        self._aside = peak_memory(self.classifier.device)
         if progress.due:
             self._evaluate(hooks)
         for step in self._steps():
@@ -236,9 +238,11 @@ class Loop:
         return loss, words
 
     def _exceeds_budget(self) -> bool:
-        """Whether training did. What an evaluation took does not count: smaller micro-batches would not lower it."""
+        """Whether training did. What came before it, or an evaluation, took does not count: smaller micro-batches would
+        not lower it.
+        """
         device = self.classifier.device
-        return peak_memory(device) > max(self.budget + mapped(self.windows, device), self._evaluated)
+        return peak_memory(device) > max(self.budget + mapped(self.windows, device), self._aside)
 
     def _back_off(self) -> None:
         """From now on each micro-batch in two halves, and every layer checkpointed."""
@@ -265,7 +269,7 @@ class Loop:
             progress.best, progress.best_step = progress.score, progress.step
         hooks.on_evaluation(progress, is_best)
         progress.loss, progress.words, progress.due = 0.0, 0, False
-        self._evaluated = peak_memory(self.classifier.device)
+        self._aside = peak_memory(self.classifier.device)
         self._save()
 
     def _save(self) -> None:

@@ -89,7 +89,7 @@ class Shape:
 class Job:
     """What the memory of a training run depends on.
 
-    pieces: Rows of a micro-batch.  length: Pieces of its longest window.  words: That are scored.
+    pieces: Of a micro-batch.  length: Pieces of its longest window.  words: That are scored.
     padding: How many times as many pieces attention sees.
     checkpointed: Adapted layers, from the bottom, whose activations are computed again in the backward pass.
     resident: Layers whose dequantised weights stay in memory.  eight_bit: Whether the optimizer's moments are 8-bit.
@@ -116,6 +116,11 @@ class Job:
     @property
     def adapted(self) -> int:
         return self.settings.adapted_layers or self.depth
+
+    @property
+    def rows(self) -> int:
+        """Computed for the pieces of a micro-batch."""
+        return rounded(self.pieces)
 
     @classmethod
     def usual(
@@ -152,7 +157,7 @@ class Job:
             "their gradients": trained * MASTER,
             "the optimizer's moments": trained * (2 if self.eight_bit else 2 * MASTER),
             "activations": activations + self._head(),
-            "checkpoints": self.checkpointed * self.pieces * shape.hidden * self.size,
+            "checkpoints": self.checkpointed * self.rows * shape.hidden * self.size,
             "one layer at a time": (layer if self.checkpointed else 0) + self._transient(),
             "dequantised for one product": max(a * b for a, b in shape.linears().values()) * self.size,
             "program": PROGRAM[self.device],
@@ -183,7 +188,7 @@ class Job:
         first: Whether it is the lowest, whose input asks for no gradient.
         last: Whether it is the top one, of which only the words are read after the attention.
         """
-        return sum(self._kept(asked=not first, read=rounded(self.read) if last else self.pieces))
+        return sum(self._kept(asked=not first, read=rounded(self.read) if last else self.rows))
 
     def _kept(self, asked: bool, read: int) -> Iterator[int]:
         """Bytes kept by each step of a layer.
@@ -193,8 +198,8 @@ class Job:
         shape, size, targets = self.shape, self.size, set(self.settings.lora.target_modules)
         norm = shape.hidden * size + 4  # what goes in, and one float32 a row
         if asked:
-            yield self.pieces * norm
-        yield self._group(self.pieces, shape.hidden, ("q_proj", "k_proj", "v_proj"))
+            yield self.rows * norm
+        yield self._group(self.rows, shape.hidden, ("q_proj", "k_proj", "v_proj"))
         asked |= bool(targets & {"q_proj", "k_proj", "v_proj"})
         if asked:
             yield self._attention()
@@ -233,7 +238,7 @@ class Job:
 
     def _transient(self) -> int:
         """Gradients and products that live within one layer's backward pass, at its widest: the MLP."""
-        return self.pieces * (3 * self.shape.mlp + 4 * self.shape.hidden) * self.size
+        return self.rows * (3 * self.shape.mlp + 4 * self.shape.hidden) * self.size
 
 
 def usually_resident(shape: Shape, size: int) -> int:

@@ -6,6 +6,7 @@ import math
 
 import torch
 from bitsandbytes.optim import AdamW8bit
+from torch.autograd.graph import increment_version
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -46,6 +47,8 @@ class AdapterOptimizer:
         if not math.isfinite(norm):
             raise RunError("Q402", step=self.schedule.last_epoch + 1)
         self.adamw.step()
+        for parameter in self.parameters:  # fused kernels do not tell, and weights folded for prediction would go stale
+            increment_version(parameter)
         self.schedule.step()
         self.adamw.zero_grad(set_to_none=True)
         return norm

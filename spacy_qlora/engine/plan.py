@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from spacy_qlora.engine.settings import LoopSettings
     from spacy_qlora.engine.window import Window
 
-UNITS = {"mb": 10**6, "gb": 10**9, "mib": 2**20, "gib": 2**30}
 # Estimates to rank the ways by time: a checkpointed layer adds a second forward pass; starting a micro-batch takes as
 # long as so many pieces; dequantising takes a tenth of a layer. 8-bit moments cost little time but change the result a
 # little, so they have to save a fifth.
@@ -70,11 +68,3 @@ def _price(job: Job) -> float:
     """The price of a piece: how long it takes, as a multiple of the least, and that of 8-bit moments."""
     layers = 1 + SECOND_FORWARD * job.checkpointed / job.adapted - DEQUANTISING * job.resident / job.shape.layers
     return layers * (1 + START / job.pieces) + EIGHT_BIT * job.eight_bit
-
-
-def read_size(text: str) -> int:
-    """Bytes of a size such as "8GiB" or "7.5 GB". Raises InputError where it is none."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MG]i?B)", text.strip(), re.IGNORECASE)
-    if found is None:
-        raise InputError("Q210", name="memory", value=text, rule="a size such as 8GiB or 7500MB")
-    return int(float(found[1]) * UNITS[found[2].lower()])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from spacy_qlora.engine.base import PREFIX, fingerprint, read_config, shape_fiel
 from spacy_qlora.engine.files import new_folder, save_tensors
 from spacy_qlora.engine.info import CONFIG, NF4, TOKENIZER, WEIGHTS, BaseInfo, is_base
 from spacy_qlora.engine.settings import LINEARS
+from spacy_qlora.engine.threads import one_thread
 from spacy_qlora.errors import InputError
 
 # Written beside the shape, so that transformers' own from_pretrained reads a base too.
@@ -45,17 +45,6 @@ def quantize(name: str, weight: Tensor) -> dict[str, Tensor]:
             weight.contiguous(), blocksize=NF4["block"], compress_statistics=NF4["double"], quant_type=NF4["type"]
         )
     return {name: packed, **{f"{name}.{key}": value for key, value in state.as_dict(packed=True).items()}}
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Within, sums are not divided among threads, whose number would show: that of a large weight's constants, here."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def save_base(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 
 from spacy_qlora.errors import InputError
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 DECAYS = ("cosine", "linear", "constant")
+UNITS = {"mb": 10**6, "gb": 10**9, "mib": 2**20, "gib": 2**30}
 READS = {"last": 1, "first_last": 2}  # pieces of each word that the head reads
 
 
@@ -16,6 +18,14 @@ def require(allowed: bool, name: str, value: object, rule: str) -> None:
     """Raises InputError where a setting is not allowed; `rule` says what it has to be."""
     if not allowed:
         raise InputError("Q210", name=name, value=value, rule=rule)
+
+
+def read_size(text: str, name: str = "memory") -> int:
+    """Bytes of a size such as "8GiB" or "7.5 GB". name: Of the setting. Raises InputError where it is none."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MG]i?B)", text.strip(), re.IGNORECASE)
+    size = int(float(found[1]) * UNITS[found[2].lower()]) if found else 0
+    require(size > 0, name, text, "a size such as 8GiB or 7500MB")
+    return size
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ class ClassifierSettings:
 @dataclass(frozen=True)
 class OptimizerSettings:
     """adapter_lr, head_lr: Highest learning rates.  weight_decay: Decoupled.  warmup: Share of all steps.
-    decay: "cosine" or "linear" down to 0 at the last step, or "constant".
+    decay: "cosine" or "linear", down to 0 after the last step, or "constant".
     grad_clip: Highest norm of all gradients together, 0 for none.
     """
 
@@ -150,3 +160,5 @@ class LoopSettings:
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 0), ("batch_pieces", 1), ("accumulate", 1), ("checkpoint_minutes", 0)):
             require(getattr(self, name) >= least, name, getattr(self, name), f"at least {least}")
+        if self.memory_budget is not None:
+            read_size(self.memory_budget, "memory_budget")

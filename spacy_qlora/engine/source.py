@@ -119,6 +119,8 @@ def find_config(setting: str) -> Path:
     folder = Path(explicit_base() or setting)
     if (folder / CONFIG).exists():
         return folder / CONFIG
+    if explicit_base():
+        raise InputError("Q218", path=folder)
     _require_no_gap(folder)
     if setting == embedded.NAME:
         return find_base(setting, None, None) / CONFIG
@@ -194,7 +196,7 @@ def list_shards(folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     try:
         names = set(json.loads(index.read_text(encoding="utf8"))["weight_map"].values())
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError("Q214", path=index) from error
     if any(Path(name).name != name for name in names):  # shards lie beside their index, and nowhere else
         raise InputError("Q214", path=index)

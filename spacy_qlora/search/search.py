@@ -16,7 +16,7 @@ from thinc.api import Config
 from wasabi import msg
 
 from spacy_qlora.engine.files import require_place
-from spacy_qlora.engine.plan import read_size, usual_job
+from spacy_qlora.engine.plan import usual_job
 from spacy_qlora.errors import InputError, RunError
 from spacy_qlora.search import BEST, IMPORTANCE, TRIALS
 from spacy_qlora.search.display import Display
@@ -44,8 +44,6 @@ def search(path: Path, config: Config, output: Path, space: str, trials: float, 
     quieten()
     require_place(output, is_ours=is_study)
     given = prepare(path, config)
-    if given.config.loop.memory_budget:
-        read_size(given.config.loop.memory_budget)  # a wrong one is wrong for all trials
     classifier = given.ner.model.classifier
     base, job = classifier.base, usual_job(classifier, given.windows, given.config.loop)  # all trials share this base
     config = filled(given)

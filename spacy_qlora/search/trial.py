@@ -16,13 +16,14 @@ from thinc.api import Config
 
 from spacy_qlora.engine.loop import Hooks, Progress
 from spacy_qlora.engine.memory import Job, forget_peak, is_out_of_memory
-from spacy_qlora.engine.plan import fit, read_size
+from spacy_qlora.engine.plan import fit
+from spacy_qlora.engine.settings import read_size
 from spacy_qlora.errors import QLoRAError
 from spacy_qlora.search.display import Display
 from spacy_qlora.search.rows import is_own, settings
 from spacy_qlora.search.study import FAILURES, TOO_LARGE, Outcome, Taken
 from spacy_qlora.training.config import read_loop_settings
-from spacy_qlora.training.plan import read_ner_settings
+from spacy_qlora.training.plan import LEAD, read_ner_settings
 from spacy_qlora.training.run import Run, prepare
 from spacy_qlora.training.stop import Stop
 
@@ -100,9 +101,9 @@ class Runner:
         """Raises InputError where no plan makes a trial fit its budget, before anything is read or made for it."""
         loop = read_loop_settings(self.path, config["qlora"])
         if loop.memory_budget:
-            classifier, job = read_ner_settings(self.path, config).classifier, self.job
-            words_a_piece = job.words / job.pieces
-            job = Job.usual(job.shape, classifier, loop, job.tags, job.length, words_a_piece, job.size, job.device)
+            settings, job = read_ner_settings(self.path, config), self.job
+            length, words_a_piece = min(job.length, settings.max_pieces + LEAD), job.words / job.pieces
+            job = Job.usual(job.shape, settings.classifier, loop, job.tags, length, words_a_piece, job.size, job.device)
             fit(job, loop.accumulate, read_size(loop.memory_budget))
 
     def _hooks(self, run: Run, steps: int, trial: Trial, show: Callable[[Progress], None]) -> Hooks:

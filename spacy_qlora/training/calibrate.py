@@ -35,4 +35,5 @@ def calibrate_pipeline(nlp: Language, examples: Iterable[Example], path: Path) -
             save_pipeline(nlp, path, StringStore().from_disk(path / STRINGS), keep=True)
             errors = f"calibration error {found.before:.4f} before, {found.after:.4f} after"
             msg.good(f"{name}: temperature {found.temperature}, {errors}, on {found.entities} entities found")
-            msg.good(f"{name}: threshold {ner.threshold:g}, F1 {scores['ents_f']:.4f}")
+            f1 = f", F1 {scores['ents_f']:.4f}" if "ents_f" in scores else ""  # a scorer of one's own may give others
+            msg.good(f"{name}: threshold {ner.threshold:g}{f1}")

@@ -13,14 +13,15 @@ from wasabi import table
 
 from spacy_qlora.adapted import find_dtype
 from spacy_qlora.engine.memory import MIB, Job, Shape
-from spacy_qlora.engine.plan import fit, read_size
-from spacy_qlora.engine.settings import LoopSettings
+from spacy_qlora.engine.plan import fit
+from spacy_qlora.engine.settings import LoopSettings, read_size
 from spacy_qlora.engine.source import explicit_base, read_shape
 from spacy_qlora.errors import InputError
 from spacy_qlora.settings import NERSettings
 from spacy_qlora.training.config import problem, read_loop_settings
 from spacy_qlora.training.run import only_component
 
+LEAD = 1  # piece, at most, that the base wants before a window: the begin-of-text
 LABELS = 8  # assumed: only the corpus tells how many there are, and they matter little
 
 
@@ -48,7 +49,7 @@ def make_job(settings: NERSettings, loop: LoopSettings, shape: Shape) -> Job:
         settings.classifier,
         loop,
         tags=2 * LABELS + 1,
-        length=settings.max_pieces,
+        length=settings.max_pieces + LEAD,
         size=find_dtype(settings.compute_dtype, device).itemsize,
         device=device,
     )

@@ -140,6 +140,22 @@ def test_a_step_waits_for_the_listeners_and_takes_their_gradients(make: Make) ->
         torch.testing.assert_close(found[1][name], weight)
 
 
+def test_states_that_bring_no_gradients_lose_no_step(make: Make) -> None:
+    """As from a batch in which no text has what the listeners learn."""
+    nlp, optimizer = make(), adamw(adapter_lr=1e-3)
+    nlp.initialize(lambda: examples(nlp))
+    shim = model_of(nlp).shim
+    encodings = shim.adapted.encode([nlp.make_doc(TEXTS[0])])
+    states, backward = shim.read(encodings, train=True)
+    backward(torch.ones_like(states))
+    before = shim.adapted.encoder.trained()[0]
+    shim.read(encodings, train=True)
+    shim.finish_update(optimizer)
+    shim.read(encodings, train=True)
+    after = shim.adapted.encoder.trained()[0]
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
 def test_an_optimizers_averages(make: Make) -> None:
     nlp, optimizer = make(), Adam(0.01, use_averages=True)
     nlp.initialize(lambda: examples(nlp))

@@ -68,6 +68,7 @@ def test_the_config_has_a_budget(base: Path) -> None:
         (["--memory", "100MiB"], "Q414"),
         (["--memory", "much"], "Q210"),
         (["--qlora.memory_budget", "much"], "Q210"),
+        (["--qlora.memory_budget", "0GiB"], "Q210"),
         (["--qlora.memory_budget", "8"], "Q401"),
         (["--components.qlora_ner.r", "0"], "Q210"),
         (["--components.qlora_ner.r", "many"], "Q401"),
@@ -87,6 +88,11 @@ def test_wrong_input_is_one_line(base: Path, more: list[str], code: str) -> None
 def test_a_config_json_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]")
     assert "[Q212]" in run("default.cfg", tmp_path).stderr
+
+
+def test_a_base_of_the_environment_that_is_none(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACY_QLORA_BASE", str(tmp_path))
+    assert run("default.cfg", base).stderr.startswith("Error: [Q218]")
 
 
 def test_help_names_the_arguments() -> None:

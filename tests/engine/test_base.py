@@ -8,6 +8,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,12 @@ def test_one_copy_in_memory(base: Path) -> None:
     frozen = {value.data_ptr() for value in first.parameters() if not value.requires_grad}
     assert all(value.data_ptr() in frozen for value in second.parameters() if not value.requires_grad)
     assert first.layers[0] is not second.layers[0]
+
+
+def test_threads_that_open_it_at_once_share_one_copy(own_base: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: load_base(own_base, CPU, torch.bfloat16), range(8)))
+    assert len(set(map(id, found))) == 1
 
 
 def test_memory_is_given_back(own_base: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from spacy_qlora.engine.base import Base, load_base
 from spacy_qlora.engine.encoder import Encoder
 from spacy_qlora.engine.optimizer import AdapterOptimizer
-from spacy_qlora.engine.settings import ClassifierSettings, OptimizerSettings
+from spacy_qlora.engine.settings import ClassifierSettings, LoRASettings, OptimizerSettings
 from spacy_qlora.engine.window import Window
 
 HIDDEN = 64
@@ -37,6 +37,22 @@ def windows() -> list[Window]:
     random = np.random.default_rng(0)
     places = [np.arange(0, length, 2) for length in LENGTHS]
     return [Window(random.integers(2, 320, n), own, own) for n, own in zip(LENGTHS, places, strict=True)]
+
+
+def test_a_prediction_between_states_and_gradients_changes_none(loaded: Base) -> None:
+    """Checkpointed layers run once more for the gradients, with the dropout that they had."""
+    found = []
+    for predicts in (False, True):
+        torch.manual_seed(0)
+        encoder = Encoder(loaded, ClassifierSettings(LoRASettings(dropout=0.5)))
+        encoder.checkpointed = len(encoder.layers)
+        rows, backward = encoder.begin(windows(), 40)
+        if predicts:
+            encoder.predict(windows(), 40)
+        backward([torch.ones_like(row) for row in rows])
+        found.append([weight.grad for weight in encoder.adapter.values()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_nothing_but_the_adapter_is_trained_and_saved(loaded: Base) -> None:

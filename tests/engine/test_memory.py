@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from spacy_qlora.engine.base import Base, load_base
-from spacy_qlora.engine.batching import rounded
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.memory import MIB, Job, Shape, forget_peak, is_out_of_memory, peak_memory
 from spacy_qlora.engine.optimizer import AdapterOptimizer
@@ -39,6 +38,8 @@ CASES = [
     (3, 3, 0, 8, 0.05, ("down_proj",), 16, 16),
     (3, 3, 0, 16, 0.0, None, 2, 400),
     (3, 2, 2, 4, 0.0, ("gate_proj", "o_proj"), 8, 128),
+    (3, 3, 0, 16, 0.1, None, 3, 29),
+    (3, 3, 2, 16, 0.0, None, 5, 27),
 ]
 
 
@@ -92,7 +93,7 @@ def test_computed_bytes_are_those_held(base: Path, case: tuple, dtype: torch.dty
         Shape.of(loaded.config),
         classifier.settings,
         TAGS,
-        pieces=rounded(count * length),
+        pieces=count * length,
         length=length,
         words=count * (length - 1),
         checkpointed=case[2],
@@ -114,8 +115,8 @@ def test_padding_is_kept_by_attention_alone(base: Path) -> None:
     loaded, lengths = load_base(base, CPU, torch.bfloat16), (32, 30, 20, 14)
     classifier = TokenClassifier(loaded, TAGS, ClassifierSettings(LoRASettings(dropout=0.0)))
     windows = [texts(1, length)[0] for length in lengths]
-    rows, words = rounded(sum(lengths)), sum(lengths) - len(lengths)
-    job = Job(Shape.of(loaded.config), classifier.settings, TAGS, rows, 32, words, padding=4 * 32 / rows)
+    pieces, words = sum(lengths), sum(lengths) - len(lengths)
+    job = Job(Shape.of(loaded.config), classifier.settings, TAGS, pieces, 32, words, padding=4 * 32 / pieces)
     assert job.items()["activations"] == pytest.approx(kept(classifier, windows), rel=0.03)
 
 

@@ -68,6 +68,23 @@ def test_adapter_and_head_have_their_own_rates(classifier: TokenClassifier) -> N
         torch.testing.assert_close(before[name] - parameter, torch.full_like(parameter, rate), rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.parametrize("eight_bit", [False, True])
+def test_predictions_follow_each_step(base: Path, eight_bit: bool) -> None:
+    """Though weights with the adapter folded in are kept between predictions."""
+    settings = ClassifierSettings(LoRASettings(r=128))  # large enough for moments in 8 bits
+    classifier = TokenClassifier(load_base(base, torch.device("cpu"), torch.float32), 5, settings)
+    optimizer = AdapterOptimizer(classifier, OptimizerSettings(adapter_lr=1e-2), 0, eight_bit)
+    for _ in range(2):  # the first makes B other than zero
+        classifier.accumulate([WINDOW], budget=64)
+        [before] = classifier.predict([WINDOW], budget=64)
+        optimizer.step(1)
+    [after] = classifier.predict([WINDOW], budget=64)
+    classifier.train()  # drops what was kept
+    [expected] = classifier.predict([WINDOW], budget=64)
+    assert np.abs(after - before).max() > 1e-2
+    np.testing.assert_array_equal(after, expected)
+
+
 def test_rates_follow_the_schedule(classifier: TokenClassifier) -> None:
     settings = OptimizerSettings(adapter_lr=1e-3, head_lr=1e-2, warmup=0.2, decay="linear")
     optimizer = AdapterOptimizer(classifier, settings, 10)

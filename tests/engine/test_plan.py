@@ -14,8 +14,8 @@ from spacy_qlora.engine.base import load_base
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule, StopRun
 from spacy_qlora.engine.memory import Job, Shape
-from spacy_qlora.engine.plan import fit, read_size
-from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings
+from spacy_qlora.engine.plan import fit
+from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings, read_size
 from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import InputError, RunError
 
@@ -69,7 +69,7 @@ def test_sizes(text: str, size: float) -> None:
     assert read_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "8", "8 gigabytes", "-8GiB", "8KiB", "GiB", "8GiB or so"])
+@pytest.mark.parametrize("text", ["", "8", "0GiB", "8 gigabytes", "-8GiB", "8KiB", "GiB", "8GiB or so"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(InputError, match=r"\[Q210\] memory"):
         read_size(text)
@@ -119,9 +119,25 @@ def test_cached_states_are_no_memory_of_the_run(
     states = [torch.zeros(length, 64) for length in loop.classifier.lengths(loop.windows)]
     loop.windows = [replace(window, states=part) for window, part in zip(loop.windows, states, strict=True)]
     peak = loop.budget + 4 * 64 * sum(map(len, states)) + over
-    monkeypatch.setattr("spacy_qlora.engine.loop.peak_memory", lambda device: peak)
+    before = iter([loop.budget])
+    monkeypatch.setattr("spacy_qlora.engine.loop.peak_memory", lambda device: next(before, peak))
     trained(loop)
     assert loop.progress.backed_off == backs_off
+
+
+def test_what_came_before_training_halves_no_steps(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as quantising the base, which only the first run does."""
+    loop = make_loop(base, tmp_path, memory_budget="64GiB")
+    monkeypatch.setattr("spacy_qlora.engine.loop.peak_memory", lambda device: loop.budget + 1)
+    trained(loop)
+    assert not loop.progress.backed_off
+
+
+def test_a_budget_with_room_changes_no_step(base: Path, tmp_path: Path) -> None:
+    """Also where a window is longer than a micro-batch."""
+    loops = [make_loop(base, tmp_path / str(budget), batch_pieces=5, memory_budget=budget) for budget in (None, "9GiB")]
+    assert loops[0].job.pieces > 5
+    assert loops[0]._plan(0) == loops[1]._plan(0)
 
 
 def test_what_an_evaluation_takes_halves_no_steps(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,20 @@ def test_only_the_top_layers_are_adapted(base: Path) -> None:
     assert len(gradients) == 2 * 14 + 2
 
 
+@pytest.mark.parametrize("threads", [1, 5, 7])
+def test_a_windows_states_are_the_same_in_any_batch_on_any_number_of_threads(base: Path, threads: int) -> None:
+    classifier, texts = make(base), [window for seed in range(20) for window in corpus(seed)]
+    classifier.train()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        alone = [classifier.frozen_states(classifier.collate([text])) for text in texts]
+        together = classifier.frozen_states(classifier.collate(texts))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(together, torch.cat(alone))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("first", [None, 0, 1])
 def test_cached_states_change_neither_loss_nor_gradients(

@@ -181,7 +181,7 @@ def test_wrong_input_ends_a_search_at_once(place: Place) -> None:
         place.run(9, "[components.qlora_ner]\nadapted_layers = [99]\n")
     assert raised.value.code == "Q210"
     assert place.files() == FILES
-    with pytest.raises(QLoRAError, match="memory = much"):
+    with pytest.raises(QLoRAError, match="memory_budget = much"):
         place.run(9, qlora__memory_budget="much")
 
 
