@@ -82,7 +82,8 @@ MESSAGES = {
     "Q303": "{name}: the training corpus holds no entity. Check --paths.train.",
     "Q304": "{name}: not initialised. Train the pipeline, or load a trained one.",
     "Q305": "{path}: missing, damaged or cut. Save or install the pipeline again.",
-    "Q306": "{name} = {value}: {reason}. Choose auto, cpu or cuda, as --components.NAME.device, or in spacy.load(config=...).",
+    "Q306": "{name} = {value}: {reason}. Choose auto, cpu or cuda, as --components.NAME.device, in spacy.load(config=...) "
+    "or in the pipeline's config.cfg.",
     "Q308": "{path}: no part of a saved component, or a link out of it. Remove it, or save the pipeline again.",
     "Q307": "{name}: a GPU cannot be shared with worker processes. Call nlp.pipe with n_process=1, or set device to cpu.",
     # Q4xx: training

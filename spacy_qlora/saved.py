@@ -42,10 +42,20 @@ def to_disk(model: NERModel, folder: Path) -> None:
         save_tensors(head, folder / HEAD)
         (folder / TOKENIZER).write_text(model.tokenizer.to_str(), encoding="utf8")
         srsly.write_json(folder / INFO, asdict(model.trained_on))
-        if model.settings.carry_base and (source := model.base_folder().resolve()) != (folder / BASE).resolve():
-            (folder / BASE).mkdir(exist_ok=True)
-            for name in BASE_FILES:  # and nothing else that may lie there
-                _link(source / name, folder / BASE / name)
+        _carry(model, folder / BASE)
+
+
+def _carry(model: NERModel, folder: Path) -> None:
+    """Leaves the model's base in the folder, if the settings ask for it or it is loaded from there, and no other."""
+    source = model.base_folder() if model.settings.carry_base else model.carried
+    if source is not None and source.resolve() == folder.resolve():
+        return
+    if source is None or not model.settings.carry_base:
+        shutil.rmtree(folder, ignore_errors=True)  # of a component that was saved here before
+        return
+    folder.mkdir(exist_ok=True)
+    for name in BASE_FILES:  # and nothing else that may lie there
+        _link(source.resolve() / name, folder / name)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -279,6 +279,18 @@ def test_entities_of_an_earlier_component(trained: Path, earlier_ents: str, expe
     assert entities(nlp(TEXTS[0])) == expected
 
 
+@pytest.mark.parametrize(("earlier_ents", "blocks"), [("overwrite", False), ("keep", True), ("merge", True)])
+def test_blocked_tokens_get_no_entity_and_stay_so(trained: Path, earlier_ents: str, blocks: bool) -> None:
+    nlp = scored(trained, earlier_ents=earlier_ents)
+    doc = nlp.make_doc(TEXTS[0])
+    drug = next(token for token in doc if token.text == "metformin")
+    doc.set_ents([], blocked=[doc[drug.i : drug.i + 1]], default="unmodified")
+    doc = nlp(doc)
+    assert (("metformin", "Drug") not in entities(doc)) == blocks
+    assert len(entities(doc)) == 2 - blocks
+    assert (doc[drug.i].ent_iob == 3 and not doc[drug.i].ent_type) == blocks
+
+
 def test_the_more_probable_of_two_is_kept(trained: Path) -> None:
     """Two of the same: the first hands its scores on, less sure by its temperature."""
     nlp = scored(trained, spans_key="first")

@@ -94,6 +94,15 @@ def test_files_of_a_trained_component(trained: Path, carrier: Path) -> None:
     assert files(carrier) == FILES | BASE_FILES
 
 
+def test_no_base_of_an_earlier_pipeline_is_left(trained: Path, carrier: Path) -> None:
+    spacy.load(carrier).to_disk(carrier)
+    assert files(carrier) == FILES | BASE_FILES
+    spacy.load(carrier, config={"components.qlora_ner.carry_base": False}).to_disk(carrier)
+    assert files(carrier) == FILES | BASE_FILES, "its own"
+    spacy.load(trained).to_disk(carrier)
+    assert files(carrier) == FILES
+
+
 def test_a_base_of_links_is_carried_as_files(trained: Path, base: Path, tmp_path: Path) -> None:
     """As in the hub's cache."""
     (tmp_path / "links").mkdir()

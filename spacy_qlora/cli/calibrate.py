@@ -23,6 +23,7 @@ def calibrate_cli(
     """
     from spacy.training import Example
 
+    from spacy_qlora.component import QLoRANER
     from spacy_qlora.errors import InputError
     from spacy_qlora.evaluation.evaluate import load_task
     from spacy_qlora.training.calibrate import calibrate_pipeline
@@ -30,4 +31,6 @@ def calibrate_cli(
     if not model.is_dir():
         raise InputError("Q001", path=model, kind="pipeline folder")
     nlp, docs = load_task(str(model), data)
+    if not any(isinstance(pipe, QLoRANER) for _, pipe in nlp.pipeline):
+        raise InputError("Q800", path=model)
     calibrate_pipeline(nlp, [Example(nlp.make_doc(gold.text), gold) for gold in docs], model)

@@ -11,6 +11,7 @@ import typer
 from spacy_qlora.cli.app import command
 from spacy_qlora.corpus.formats import Format
 
+SPLIT = "0.8,0.1,0.1"
 COLUMNS = ("docs", "tokens", "mentions")
 
 
@@ -38,7 +39,10 @@ def convert_cli(
         typer.Option(help="Input for dev.spacy. Without it, the second share of --split is taken from --train."),
     ] = None,
     test: Annotated[str | None, typer.Option(help="Input for test.spacy. Without it there is none.")] = None,
-    split: Annotated[str, typer.Option(help="Shares of train, dev and test.")] = "0.8,0.1,0.1",
+    split: Annotated[
+        str | None,
+        typer.Option(help=f"Shares of train, dev and test of what is not split yet; {SPLIT} if not given."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     join: Annotated[
         int,
@@ -68,8 +72,8 @@ def convert_cli(
 ) -> None:
     """Convert annotated records to train.spacy, dev.spacy, test.spacy and report.json.
 
-    One input is split by records; those of one group, and equal texts, stay together. Records that break a rule are
-    repaired where that needs no guess, dropped otherwise, and counted in report.json.
+    One input is split by records; those of one group stay together, and without --join equal texts. Records that
+    break a rule are repaired where that needs no guess, dropped otherwise, and counted in report.json.
     """
     from spacy_qlora.corpus.convert import Settings, convert
 
@@ -77,10 +81,12 @@ def convert_cli(
     *unsplit, out = paths
     if len(unsplit) + (train is not None) != 1 or (unsplit and sources):
         raise typer.BadParameter("give IN and OUT_DIR, or --train and OUT_DIR (and perhaps --dev, --test)")
+    if split is not None and dev is not None:
+        raise typer.BadParameter("--split has nothing to split where --dev is given")
     if views > 1 and not join:
         raise typer.BadParameter("--views needs --join")
     settings = Settings(
-        shares=_shares(split),
+        shares=_shares(split or SPLIT),
         seed=seed,
         join=join,
         views=views,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,11 @@ def convert(
         files[f"{name}.spacy"], counts[name] = pack(nlp, tqdm(texts, desc=f"{name}.spacy", unit=" docs", delay=1))
     if settings.join and not has_joined:
         tell("--join has joined nothing. The records of a group have to follow one another.")
+    for name, labels in _lacking(counts):
+        tell(
+            f"{name}.spacy has labels that train.spacy lacks: {', '.join(labels)}. "
+            "'evaluate' refuses it with a pipeline that was trained without them."
+        )
     report = _report(inputs, counts, settings)
     files = {REPORT: f"{json.dumps(report, indent=2)}\n".encode(), **files}  # first: it tells whose the others are
     write_files(out, files, remove=[f"{name}.spacy" for name in SPLITS if name not in counts])
@@ -166,6 +171,13 @@ def _spellings(inputs: Iterable[Input]) -> list[list[str]]:
     for label in {mention.label for read in inputs for record in read.records for mention in record.mentions}:
         spellings[label.casefold()].add(label)
     return [sorted(labels) for _, labels in sorted(spellings.items()) if len(labels) > 1]
+
+
+def _lacking(counts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    """The labels of dev and test that the training split lacks."""
+    for name, split in counts.items():
+        if labels := sorted(split["labels"].keys() - counts["train"]["labels"].keys()):
+            yield name, labels
 
 
 def _splits(inputs: Mapping[str, Input], settings: Settings) -> dict[str, list[Record]]:

@@ -26,7 +26,7 @@ def read_conll(path: Path) -> Iterator[Row]:
     sentence: list[list[str]] = []
     record = start = document = numbered = 0
     rules: tuple[Rule, ...] = ()
-    for number, line in chain(read_lines(path), [(0, "")]):
+    for number, line in chain(_lines(path), [(0, "")]):
         rules = (Rule.BOM,) if line.startswith(BOM) else rules
         line = line.removeprefix(BOM)
         columns = _columns(line)
@@ -46,16 +46,22 @@ def read_conll(path: Path) -> Iterator[Row]:
         document += is_document
 
 
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Those of `read_lines` without their ends; a carriage return ends one, too."""
+    for number, line in read_lines(path):
+        for part in line.rstrip("\r\n").split("\r"):
+            yield number, part
+
+
 def _columns(line: str) -> list[str]:
-    line = line.rstrip("\r\n")
     if not line.strip(" \t"):
         return [""]
     return line.split("\t") if "\t" in line else re.split(" +", line.strip(" "))
 
 
 def _is_comment(line: str, columns: list[str]) -> bool:
-    """Whether a line is "# name = value", and not the word # with a tag."""
-    return line.startswith("#") and "\t" not in line and len(columns) > 2 and not TAG.match(columns[-1])
+    """Whether a line is "# name = value" or the like, and not the word # with a tag."""
+    return line.startswith("#") and " " in line.partition("\t")[0] and not TAG.match(columns[-1])
 
 
 def _is_numbered(sentence: list[list[str]]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spacy_qlora.corpus.record import Place, Row
+from spacy_qlora.corpus.record import Place, Row, read_group
 from spacy_qlora.corpus.rules import Rule
 from spacy_qlora.errors import InputError
 
@@ -19,8 +19,8 @@ WORDS, TAGS = "tokens", "ner_tags"
 def read_datasets(source: str) -> Iterator[Row]:
     """Yields the rows of a set: tokens (strings) and ner_tags (class labels or strings), optionally group.
 
-    source (str): A folder of `save_to_disk`, or what `load_dataset` takes (a folder of data files, a hub id); `:SPLIT`
-        behind it names one of several splits. `load_dataset` keeps a copy in its own cache.
+    source (str): A folder of `save_to_disk`, a file of JSON or Parquet, or what `load_dataset` takes (a folder of data
+        files, a hub id); `:SPLIT` behind it names one of several splits. `load_dataset` keeps a copy in its own cache.
     RAISES (InputError): It cannot be loaded, has several splits and none is named, or other columns.
     """
     data = _load(source)
@@ -40,7 +40,10 @@ def _load(source: str) -> Dataset:
     verbosity = logging.get_verbosity()
     try:
         logging.set_verbosity(logging.CRITICAL)
-        data = load_from_disk(name) if saved else load_dataset(name)
+        if Path(name).is_file():
+            data = load_dataset("parquet" if name.endswith(".parquet") else "json", data_files=name)
+        else:
+            data = load_from_disk(name) if saved else load_dataset(name)
     except Exception as error:  # its errors, logged or raised, can quote the data: name the kind alone
         raise InputError("Q104", path=name, reason=type(error).__name__) from error
     finally:
@@ -68,11 +71,11 @@ def _tag_names(source: str, data: Dataset) -> list[str] | None:
 
 
 def _row(place: Place, row: dict[str, Any], names: list[str] | None) -> Row:
-    words, tags, group = row[WORDS] or [], row[TAGS] or [], row.get("group")
+    words, tags, group = row[WORDS] or [], row[TAGS] or [], read_group(row.get("group"))
     if names is not None:
         tags = [names[tag] if tag in range(len(names)) else None for tag in tags]
     rules = () if len(words) == len(tags) else (Rule.UNPAIRED,)
-    if not all(isinstance(item, str) for item in [*words, *tags]):
+    if not all(isinstance(item, str) for item in [*words, *tags]) or not isinstance(group, str | None):
         rules = (*rules, Rule.WRONG_TYPE)
         tags = [tag for tag in tags if isinstance(tag, str)]
-    return Row(place, None, words, tags, None if group in (None, "") else str(group), rules)
+    return Row(place, None, words, tags, group if isinstance(group, str) else None, rules)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from spacy_qlora.corpus.lines import BOM, read_lines
-from spacy_qlora.corpus.record import Place, Row
+from spacy_qlora.corpus.record import Place, Row, read_group
 from spacy_qlora.corpus.rules import Rule
 from spacy_qlora.errors import InputError
 
@@ -61,13 +60,13 @@ def _row(place: Place, record: Any, *, has_bom: bool) -> Row:
         labels = record.get("labels") if isinstance(record, dict) else None
         tags = [item.get("entity") for item in labels if isinstance(item, dict)] if isinstance(labels, list) else []
         return Row(place, None, [], [tag for tag in tags if isinstance(tag, str)], rules=(*rules, fault))
-    labels, group = record["labels"], _group(record)
+    labels = record["labels"]
     return Row(
         place,
         record["text"],
         [item["word"] for item in labels],
         [item["entity"] for item in labels],
-        None if group in (None, "") else str(group),
+        read_group(record.get("group")),
         rules,
     )
 
@@ -78,8 +77,8 @@ def _fault(record: Any) -> Rule | None:
         return Rule.WRONG_TYPE
     if not record.keys() >= {"text", "labels"}:
         return Rule.MISSING_KEY
-    text, labels, group = record["text"], record["labels"], _group(record)
-    if not isinstance(text, str) or not isinstance(labels, list) or not isinstance(group, (str, int, type(None))):
+    text, labels, group = record["text"], record["labels"], read_group(record.get("group"))
+    if not isinstance(text, str) or not isinstance(labels, list) or not isinstance(group, str | None):
         return Rule.WRONG_TYPE
     if not all(isinstance(item, dict) for item in labels):
         return Rule.WRONG_TYPE
@@ -88,11 +87,3 @@ def _fault(record: Any) -> Rule | None:
     if not all(isinstance(item["word"], str) and isinstance(item["entity"], str) for item in labels):
         return Rule.WRONG_TYPE
     return None
-
-
-def _group(record: dict[str, Any]) -> Any:
-    """A column of numbers with gaps, as pandas writes it, holds 17.0 and NaN for 17 and nothing."""
-    group = record.get("group")
-    if isinstance(group, float):
-        return None if math.isnan(group) else int(group) if group.is_integer() else group
-    return group

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 from spacy_qlora.corpus.rules import Rule
 
@@ -36,6 +38,16 @@ class Row:
     tags: list[str]
     group: str | None = None
     rules: tuple[Rule, ...] = ()
+
+
+def read_group(value: Any) -> Any:
+    """A group as it was written. RETURNS: A string, or None where there is none; anything else is no group.
+
+    A column of numbers with gaps, as pandas writes it, holds 17.0 and NaN for 17 and nothing.
+    """
+    if isinstance(value, float):
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value
+    return None if value == "" else str(value) if isinstance(value, int) else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,10 +43,15 @@ def _reason(error: Exception) -> str:
 def unknown_labels(nlp: Language, docs: Iterable[Doc]) -> tuple[list[str], list[str]]:
     """Entity labels of the docs that the pipeline cannot predict, and those that it can, both sorted.
 
-    What it can predict is told by the components that declare `assigns=["doc.ents"]`. If one of them publishes no
-    labels (a rule component, an open-vocabulary model), no label is held to be out of its reach.
+    What it can predict is told by the components that declare `assigns=["doc.ents"]`, and a span_ruler that sets them.
+    If one of them publishes no labels (a rule component, an open-vocabulary model), no label is held to be out of its
+    reach.
     """
-    setters = [name for name in nlp.pipe_names if "doc.ents" in nlp.get_pipe_meta(name).assigns]
+    setters = [
+        name
+        for name, pipe in nlp.pipeline
+        if "doc.ents" in nlp.get_pipe_meta(name).assigns or getattr(pipe, "annotate_ents", False)
+    ]
     known = {label for name in setters for label in nlp.pipe_labels.get(name, ())}
     if not all(name in nlp.pipe_labels for name in setters):
         return [], sorted(known)

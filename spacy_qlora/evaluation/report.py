@@ -18,16 +18,15 @@ def print_scores(scores: dict[str, Any]) -> None:
     total = {name: scores[f"ents_{name}"] for name in "prf"}
     total["support"] = sum(figures["support"] for figures in per_type.values())
     seqeval = {**scores["seqeval"], "support": total["support"]}
-    _print_table("Entities", {**per_type, "total": total, "seqeval total": seqeval})
+    _print_table("Entities", [*per_type.items(), ("total", total), ("seqeval total", seqeval)])
     if unseen := scores.get("unseen"):
-        _print_table("Names unseen in training", {**unseen["per_type"], "total": unseen})
+        _print_table("Names unseen in training", [*unseen["per_type"].items(), ("total", unseen)])
     if missing := scores["docs_without_annotation"]:
         msg.warn(f"{missing} of {scores['docs']} docs carry no entity annotation and were not scored.")
 
 
-def _print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
+def _print_table(title: str, rows: list[tuple[str, dict[str, float]]]) -> None:
     data = [
-        (name, *(f"{100 * figures[key]:.2f}" for key in "prf"), f"{figures['support']:,}")
-        for name, figures in rows.items()
+        (name, *(f"{100 * figures[key]:.2f}" for key in "prf"), f"{figures['support']:,}") for name, figures in rows
     ]
     msg.table(data, header=HEADER, title=title, divider=True, aligns=("l", "r", "r", "r", "r"))

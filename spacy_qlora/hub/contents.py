@@ -15,7 +15,7 @@ from spacy_qlora.settings import NERSettings
 
 CONFIG, META = "config.cfg", "meta.json"
 # Of spaCy itself. Those that are no JSON are msgpack and NumPy arrays, whose readers run no code.
-OF_SPACY = {CONFIG, META, "tokenizer"} | {
+OF_SPACY = {CONFIG, META, "tokenizer", "tokenizer/cfg"} | {
     f"vocab/{name}" for name in ("key2row", "lookups.bin", "strings.json", "vectors", "vectors.cfg")
 }
 OF_OTHERS = (".cfg", ".json", ".jsonl", ".safetensors")  # what components of other kinds may keep

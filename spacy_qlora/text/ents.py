@@ -9,6 +9,7 @@ from spacy.tokens import Doc, Span, SpanGroup
 
 from spacy_qlora.text.spans import ScoredSpan
 
+BLOCKED = 3  # as `token.ent_iob` of a token without a type
 REPORTED = "qlora_report:"  # begins the keys of groups that are there for a report, and change nothing
 
 
@@ -16,19 +17,21 @@ def set_ents(doc: Doc, found: Sequence[ScoredSpan], earlier: str, threshold: flo
     """Sets doc.ents, and doc.spans[spans_key] if there is a key: all that was found, with `attrs["scores"]`.
 
     earlier: What becomes of doc.ents that are set: "overwrite" drops them; "keep" drops what was found where they
-    stand; "merge" keeps the more probable of two that overlap.
+    stand; "merge" keeps the more probable of two that overlap. With both, blocked tokens stay so, and out of entities.
     threshold: What is found with a lower probability does not get into doc.ents.
     """
     ours = [(span.score, Span(doc, span.start, span.end, span.label)) for span in found]
-    theirs = [] if earlier == "overwrite" else list(doc.ents)
-    chosen = [(score, span) for score, span in ours if score >= threshold]
+    theirs, blocked = [], set()
+    if earlier != "overwrite":
+        theirs, blocked = list(doc.ents), {token.i for token in doc if token.ent_iob == BLOCKED and not token.ent_type}
+    chosen = [(score, span) for score, span in ours if score >= threshold and blocked.isdisjoint(_tokens(span))]
     if earlier == "merge":
         known = scores_of(doc, but_for=REPORTED)
         earlier_scored = [(known.get((ent.start, ent.end, ent.label), 1.0), ent) for ent in theirs]
-        ranked = sorted([*earlier_scored, *chosen], key=lambda pair: -pair[0])
-        doc.ents = without_overlap(span for _, span in ranked)
+        ranked = [span for _, span in sorted([*earlier_scored, *chosen], key=lambda pair: -pair[0])]
     else:
-        doc.ents = without_overlap([*theirs, *(span for _, span in chosen)])
+        ranked = [*theirs, *(span for _, span in chosen)]
+    doc.set_ents(without_overlap(ranked), blocked=[doc[i : i + 1] for i in sorted(blocked)])
     if spans_key is not None:
         scores = np.array([score for score, _ in ours], dtype=np.float32)
         spans = [span for _, span in ours]
@@ -40,11 +43,14 @@ def without_overlap(ranked: Iterable[Span]) -> list[Span]:
     taken: set[int] = set()
     kept = []
     for span in ranked:
-        tokens = range(span.start, span.end)
-        if taken.isdisjoint(tokens):
-            taken.update(tokens)
+        if taken.isdisjoint(_tokens(span)):
+            taken.update(_tokens(span))
             kept.append(span)
     return sorted(kept, key=lambda span: span.start)
+
+
+def _tokens(span: Span) -> range:
+    return range(span.start, span.end)
 
 
 def scores_of(doc: Doc, but_for: str | tuple[str, ...] = ()) -> dict[tuple[int, int, int], float]:

@@ -130,6 +130,31 @@ def test_comments_between_columns_are_no_words(tmp_path: Path) -> None:
     assert all(doc[-1].text == "#" for doc in read(tmp_path / "out", "train"))
 
 
+@pytest.mark.parametrize("comment", ["# newdoc", "#id 5", "# id 3f\tdomain=en", "# text = No fever"])
+def test_comments_of_many_kinds(tmp_path: Path, comment: str) -> None:
+    (tmp_path / "a.conll").write_text(f"{comment}\nNo\tO\nfever\tB-Symptom\n\n" + "A\tO\n\nB\tO\n\nC\tO\n")
+    assert run(tmp_path / "a.conll", tmp_path / "out").exit_code == 0
+    assert report(tmp_path / "out")["inputs"]["all"]["problems"] == {}
+
+
+def test_lines_that_carriage_returns_end(tmp_path: Path) -> None:
+    lines = "".join(f"Note{i}\tO\rfever\tB-Symptom\r\r" for i in range(10))
+    (tmp_path / "a.conll").write_bytes(lines.encode())
+    assert run(tmp_path / "a.conll", tmp_path / "out").exit_code == 0
+    assert report(tmp_path / "out")["mentions_out"] == 10
+    assert {ent.text for doc in read(tmp_path / "out", "train") for ent in doc.ents} == {"fever"}
+
+
+def test_labels_that_the_training_split_lacks_are_named(tmp_path: Path) -> None:
+    train, test = (
+        write(tmp_path / "a.jsonl", notes(20)),
+        write(tmp_path / "b.jsonl", [record("Took 5 mg", *"OO", "B-Dose")]),
+    )
+    result = run("--train", train, "--test", test, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "test.spacy has labels that train.spacy lacks: Dose." in " ".join(result.stderr.split())
+
+
 def test_the_training_split_is_joined_in_several_ways(tmp_path: Path) -> None:
     grouped = [{**note, "group": f"patient {i // 40}"} for i, note in enumerate(notes(400))]
     source, out, once = write(tmp_path / "a.jsonl", grouped), tmp_path / "out", tmp_path / "once"
@@ -384,6 +409,7 @@ def test_no_space_left_keeps_what_was_there(tmp_path: Path) -> None:
         ["a.jsonl", "out", "--dev", "a.jsonl"],
         ["out", "--dev", "a.jsonl"],
         ["a.jsonl", "out", "--split", "0.8,0.2"],
+        ["out", "--train", "a.jsonl", "--dev", "b.jsonl", "--split", "0.8,0.1,0.1"],
         ["a.jsonl", "out", "--split", "0.8,0.1,0.2"],
         ["a.jsonl", "out", "--split", "0,0.5,0.5"],
         ["a.jsonl", "out", "--split", "nan,0,0"],

@@ -74,6 +74,15 @@ def test_writes_the_scores_of_a_ruler_pipeline(ruler, data, tmp_path):
     assert MARK not in result.output
 
 
+def test_a_span_ruler_that_sets_entities_can_predict_its_labels(tmp_path, data):
+    nlp = spacy.blank("en")
+    ruler = nlp.add_pipe("span_ruler", config={"annotate_ents": True})
+    ruler.add_patterns([{"label": label, "pattern": "heparin"} for label in ("Drug", "Symptom")])
+    nlp.to_disk(tmp_path / "model")
+    result = run(tmp_path / "model", data, "--output", tmp_path / "metrics.json")
+    assert result.exit_code == 0, result.output
+
+
 def test_scores_unseen_names_apart(ruler, data, tmp_path):
     train = save_docs(tmp_path / "train.spacy", [("ASPIRIN .", [(0, 1, "Drug")])])
     output = tmp_path / "metrics.json"

@@ -140,6 +140,23 @@ def test_a_dataset_with_tags_as_strings(tmp_path: Path) -> None:
     assert content(str(tmp_path / "set")) == EXPECTED
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_a_dataset_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    data = datasets.Dataset.from_dict({**SET, "ner_tags": [["O", "B-X"], ["B-X"]]}, features(datasets.Value("string")))
+    (data.to_parquet if name.endswith("parquet") else data.to_json)(tmp_path / name)
+    read = read_rows(str(tmp_path / name), Format.DATASETS)
+    assert [(row.text, row.words, row.tags, row.group, row.rules) for row in read] == EXPECTED
+
+
+def test_groups_of_a_dataset_are_those_of_json(tmp_path: Path) -> None:
+    columns = {"tokens": [["a"]] * 3, "ner_tags": [["O"]] * 3}
+    datasets.Dataset.from_dict({**columns, "group": [17.0, float("nan"), None]}).save_to_disk(tmp_path / "numbers")
+    assert [row.group for row in rows(str(tmp_path / "numbers"))] == ["17", None, None]
+    datasets.Dataset.from_dict({**columns, "group": [["x"]] * 3}).save_to_disk(tmp_path / "lists")
+    assert {row.rules for row in rows(str(tmp_path / "lists"))} == {(Rule.WRONG_TYPE,)}
+
+
 def test_faulty_rows_of_a_dataset(tmp_path: Path) -> None:
     faulty = {"tokens": [["a"], ["a", None], ["a"], None], "ner_tags": [[1, 0], [1, 0], [-1], None], "group": [""] * 4}
     datasets.Dataset.from_dict(faulty, features(TAGS)).save_to_disk(tmp_path / "set")

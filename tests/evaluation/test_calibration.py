@@ -130,6 +130,9 @@ def test_command(trained: Path, corpus: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, arguments, prog_name="spacy")
     assert result.exit_code == 0, result.output
     assert "not calibrated; that takes 30 entities found" in result.output
+    spacy.blank("en").to_disk(tmp_path / "blank")
+    for name, code in (("none", "Q001"), ("blank", "Q505")):
+        assert code in CliRunner().invoke(app, [*arguments[:2], str(tmp_path / name), arguments[3]]).stderr
     arguments[2] = str(tmp_path / "none")
     result = CliRunner().invoke(app, arguments, prog_name="spacy")
     assert result.exit_code == 1

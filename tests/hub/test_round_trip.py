@@ -14,6 +14,7 @@ import pytest
 import spacy
 from spacy.language import Language
 
+from spacy_qlora.hub.contents import list_files
 from tests.conftest import TEXTS
 from tests.hub.conftest import contents, run
 from tests.hub.server import WRITER, Hub, Repository
@@ -118,6 +119,14 @@ def test_a_pull_replaces_nothing_of_another_origin(online: Hub, pipeline: Path, 
     assert result.exit_code == 1
     assert "[Q004]" in result.stderr
     assert (tmp_path / "out" / "thesis.txt").exists()
+
+
+def test_a_tokenizer_that_is_a_folder_goes_along(pipeline: Path, tmp_path: Path) -> None:
+    """As that of Chinese."""
+    folder = Path(shutil.copytree(pipeline, tmp_path / "model"))
+    (folder / "tokenizer").unlink()
+    spacy.blank("zh").tokenizer.to_disk(folder / "tokenizer")
+    assert "tokenizer/cfg" in list_files(folder)
 
 
 def test_other_components_and_a_carried_base_go_along(online: Hub, pipeline: Path, tmp_path: Path) -> None:
