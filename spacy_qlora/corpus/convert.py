@@ -95,7 +95,11 @@ def convert(
         tell(f"Labels that differ in case alone are labels of their own: {', '.join(labels)}. Give one spelling.")
     files: dict[str, bytes] = {}
     counts, has_joined = {}, False
-    for name, records in _splits(inputs, settings).items():
+    splits = _splits(inputs, settings)
+    for name in sorted(splits.keys() - inputs.keys() - {"train"}):  # of inputs, each such record is told of
+        if shared := len({record.folded for record in splits[name]} & {record.folded for record in splits["train"]}):
+            tell(f"{shared:,} texts of {name}.spacy stand in train.spacy too, in other groups.")
+    for name, records in splits.items():
         texts = _texts(name, records, settings)
         has_joined |= len(texts) < len(records) * (settings.views if name == "train" else 1)
         files[f"{name}.spacy"], counts[name] = pack(nlp, tqdm(texts, desc=f"{name}.spacy", unit=" docs", delay=1))

@@ -97,6 +97,7 @@ def test_sentences_that_many_notes_share_stay_in_each(tmp_path: Path) -> None:
     texts = {split: [doc.text for doc in read(out, split)] for split in ("dev", "test")}
     assert all(len(found) == 6 and len(set(found)) == 3 for found in texts.values())
     assert not set(texts["dev"]) & set(texts["test"])
+    assert "2 texts of dev.spacy stand in train.spacy too, in other groups." in result.stderr
     assert "joined nothing" not in result.stderr
 
 
