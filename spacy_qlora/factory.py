@@ -86,7 +86,8 @@ def make_qlora_ner(
     fold (bool): Keep a copy of the dequantised weights with the adapter folded in while predicting: faster, and memory
         for each component. Only where dequantised weights are kept at all.
     earlier_ents (str): What becomes of doc.ents that are set: "overwrite" drops them, "keep" prefers them, "merge"
-        keeps the more probable of two that overlap; one that no scored span group holds counts as certain.
+        keeps the more probable of two that overlap; one that no scored span group holds counts as certain. "keep" and
+        "merge" leave blocked tokens as they are.
     threshold (Optional[float]): Lowest probability with which an entity gets into doc.ents; if empty, the one that gave
         the best F1 when the pipeline was calibrated, and 0 before that.
     spans_key (Optional[str]): Key of doc.spans for all entities found, with attrs["scores"]; no such group if empty.

@@ -46,16 +46,17 @@ def to_disk(model: NERModel, folder: Path) -> None:
 
 
 def _carry(model: NERModel, folder: Path) -> None:
-    """Leaves the model's base in the folder, if the settings ask for it or it is loaded from there, and no other."""
-    source = model.base_folder() if model.settings.carry_base else model.carried
-    if source is not None and source.resolve() == folder.resolve():
-        return
-    if source is None or not model.settings.carry_base:
-        shutil.rmtree(folder, ignore_errors=True)  # of a component that was saved here before
-        return
-    folder.mkdir(exist_ok=True)
-    for name in BASE_FILES:  # and nothing else that may lie there
-        _link(source.resolve() / name, folder / name)
+    """Leaves the model's base in the folder, if the settings ask for it or it is used from there, and no other."""
+    from spacy_qlora.engine.source import explicit_base
+
+    if not model.settings.carry_base:
+        used = [Path(explicit_base() or model.settings.base), *([model.carried] if model.carried else [])]
+        if folder.resolve() not in [path.resolve() for path in used]:
+            shutil.rmtree(folder, ignore_errors=True)  # of a component that was saved here before
+    elif (source := model.base_folder().resolve()) != folder.resolve():
+        folder.mkdir(exist_ok=True)
+        for name in BASE_FILES:  # and nothing else that may lie there
+            _link(source / name, folder / name)
 
 
 def _link(source: Path, target: Path) -> None:

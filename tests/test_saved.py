@@ -99,6 +99,9 @@ def test_no_base_of_an_earlier_pipeline_is_left(trained: Path, carrier: Path) ->
     assert files(carrier) == FILES | BASE_FILES
     spacy.load(carrier, config={"components.qlora_ner.carry_base": False}).to_disk(carrier)
     assert files(carrier) == FILES | BASE_FILES, "its own"
+    used = {"components.qlora_ner.base": str(carrier / "qlora_ner" / "base")}
+    spacy.load(trained, config=used).to_disk(carrier)
+    assert files(carrier) == FILES | BASE_FILES, "its own by its settings"
     spacy.load(trained).to_disk(carrier)
     assert files(carrier) == FILES
 

@@ -30,7 +30,7 @@ def convert_cli(
             metavar="[IN] OUT_DIR",
             help="An input to split and the folder to write to; the folder alone where --train names an input. "
             "An input is a file of BIO-JSON (a list or JSON Lines) or CoNLL columns, plain or .gz, or a `datasets` "
-            "set: a folder or NAME:SPLIT, as it is called on the hub.",
+            "set: a Parquet file, a folder or NAME:SPLIT, as it is called on the hub.",
         ),
     ],
     train: Annotated[str | None, typer.Option(help="Input for train.spacy.")] = None,

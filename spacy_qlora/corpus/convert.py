@@ -96,8 +96,9 @@ def convert(
     files: dict[str, bytes] = {}
     counts, has_joined = {}, False
     splits = _splits(inputs, settings)
+    known = {record.folded for record in splits.get("train", ())}
     for name in sorted(splits.keys() - inputs.keys() - {"train"}):  # of inputs, each such record is told of
-        if shared := len({record.folded for record in splits[name]} & {record.folded for record in splits["train"]}):
+        if shared := len({record.folded for record in splits[name]} & known):
             tell(f"{shared:,} texts of {name}.spacy stand in train.spacy too, in other groups.")
     for name, records in splits.items():
         texts = _texts(name, records, settings)
@@ -180,7 +181,8 @@ def _spellings(inputs: Iterable[Input]) -> list[list[str]]:
 def _lacking(counts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, list[str]]]:
     """The labels of dev and test that the training split lacks."""
     for name, split in counts.items():
-        if labels := sorted(split["labels"].keys() - counts["train"]["labels"].keys()):
+        known = counts.get("train", split)["labels"].keys()
+        if labels := sorted(split["labels"].keys() - known):
             yield name, labels
 
 

@@ -28,7 +28,8 @@ class Format(str, Enum):
 
 
 def detect(source: str) -> Format:
-    """A folder, and NAME:SPLIT that is no path, is of `datasets`; a file is JSON if its name or its first mark says so.
+    """A folder, a Parquet file, and NAME:SPLIT that is no path, is of `datasets`; any other file is JSON if its name or
+    its first mark says so.
 
     RAISES (InputError): There is no such file or folder.
     """
@@ -37,6 +38,8 @@ def detect(source: str) -> Format:
         return Format.DATASETS
     if not path.exists():
         raise InputError("Q001", path=source, kind="file or folder")
+    if path.suffix == ".parquet":
+        return Format.DATASETS
     if {".json", ".jsonl"} & set(path.suffixes[-2:]):
         return Format.JSON
     first = next((line for _, line in read_lines(path) if line.strip(f"{BOM} \t\r\n")), "")
@@ -46,7 +49,7 @@ def detect(source: str) -> Format:
 def read_rows(source: str, format: Format) -> Iterator[Row]:
     """The records of an input, unchecked.
 
-    source (str): A file, or for `datasets` a folder or NAME[:SPLIT].
+    source (str): A file, or for `datasets` also a folder or NAME[:SPLIT].
     format (Format): Not AUTO.
     """
     if format is Format.DATASETS:

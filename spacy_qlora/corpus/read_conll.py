@@ -20,8 +20,8 @@ NUMBERED = 3  # sentences at the beginning of a file, in which numbers stand for
 def read_conll(path: Path) -> Iterator[Row]:
     """Yields the sentences of a file. The first column is the word, the last its tag; tabs part them, or else blanks.
 
-    A line that starts with -DOCSTART- begins a document: its sentences are one group. Comments, as of CoNLL-U, are
-    left out. Raises InputError where the first column numbers the words.
+    A line that starts with -DOCSTART- begins a document: its sentences are one group. Comments before a sentence, as
+    of CoNLL-U, are left out. Raises InputError where the first column numbers the words.
     """
     sentence: list[list[str]] = []
     record = start = document = numbered = 0
@@ -31,7 +31,7 @@ def read_conll(path: Path) -> Iterator[Row]:
         line = line.removeprefix(BOM)
         columns = _columns(line)
         is_document = columns[0].startswith(DOCUMENT)
-        if _is_comment(line, columns):
+        if not sentence and _is_comment(line, columns):
             continue
         if columns != [""] and not is_document:
             start = start if sentence else number
@@ -47,10 +47,9 @@ def read_conll(path: Path) -> Iterator[Row]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Those of `read_lines` without their ends; a carriage return ends one, too."""
-    for number, line in read_lines(path):
-        for part in line.rstrip("\r\n").split("\r"):
-            yield number, part
+    """The lines with their numbers and without their ends; a carriage return ends one, too."""
+    parts = (part for _, line in read_lines(path) for part in line.rstrip("\r\n").split("\r"))
+    return enumerate(parts, 1)
 
 
 def _columns(line: str) -> list[str]:
@@ -61,7 +60,9 @@ def _columns(line: str) -> list[str]:
 
 def _is_comment(line: str, columns: list[str]) -> bool:
     """Whether a line is "# name = value" or the like, and not the word # with a tag."""
-    return line.startswith("#") and " " in line.partition("\t")[0] and not TAG.match(columns[-1])
+    if not line.startswith("#") or TAG.match(columns[-1]):
+        return False
+    return " " in columns[0] if "\t" in line else len(columns) > 2 or columns[0] == "#"
 
 
 def _is_numbered(sentence: list[list[str]]) -> bool:

@@ -114,7 +114,7 @@ def swiglu_apart(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up. On a CPU, what stands beside a row changes not even how it is rounded: PyTorch's float32 kernel
     rounds otherwise where a thread's share ends.
     """
-    with one_thread() if gate.device.type == "cpu" else nullcontext():
+    with one_thread() if gate.device.type == "cpu" and gate.dtype == torch.float32 else nullcontext():
         return silu(gate).mul_(up)
 
 

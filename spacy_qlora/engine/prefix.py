@@ -17,6 +17,8 @@ from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.lora import BLOCK
 from spacy_qlora.engine.window import Window
 
+VERSION = 2  # of the code that computes them: to be raised where it rounds otherwise
+
 
 def with_states(classifier: TokenClassifier, windows: Sequence[Window], budget: int, folder: Path) -> list[Window]:
     """The windows with their states, memory-mapped from a file in `folder` that is written where it is missing.
@@ -70,7 +72,7 @@ def _key(classifier: TokenClassifier, windows: Sequence[Window]) -> str:
     """SHA-256 over the base, its frozen layers and their attention, how they are computed, and the pieces."""
     base, frozen, first = classifier.base, classifier.frozen, classifier.unmasked_from
     causal = frozen if first is None else min(first, frozen)
-    made_by = f"{base.info.fingerprint} {frozen} {causal} {base.dtype} {base.device.type} {BLOCK}\n"
+    made_by = f"{base.info.fingerprint} {frozen} {causal} {base.dtype} {base.device.type} {BLOCK} {VERSION}\n"
     digest = hashlib.sha256(made_by.encode())
     for window in windows:
         digest.update(len(window).to_bytes(8, "little") + window.pieces.tobytes())

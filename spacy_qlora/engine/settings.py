@@ -160,5 +160,5 @@ class LoopSettings:
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 0), ("batch_pieces", 1), ("accumulate", 1), ("checkpoint_minutes", 0)):
             require(getattr(self, name) >= least, name, getattr(self, name), f"at least {least}")
-        if self.memory_budget is not None:
+        if self.memory_budget:
             read_size(self.memory_budget, "memory_budget")

@@ -195,10 +195,10 @@ def list_shards(folder: Path) -> list[Path]:
     if not index.exists():
         return [folder / WEIGHTS]
     try:
-        names = set(json.loads(index.read_text(encoding="utf8"))["weight_map"].values())
+        names = {Path(name) for name in json.loads(index.read_text(encoding="utf8"))["weight_map"].values()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError("Q214", path=index) from error
-    if any(Path(name).name != name for name in names):  # shards lie beside their index, and nowhere else
+    if any(name.name != str(name) for name in names):  # shards lie beside their index, and nowhere else
         raise InputError("Q214", path=index)
     return [folder / name for name in sorted(names)]
 

@@ -131,11 +131,22 @@ def test_comments_between_columns_are_no_words(tmp_path: Path) -> None:
     assert all(doc[-1].text == "#" for doc in read(tmp_path / "out", "train"))
 
 
-@pytest.mark.parametrize("comment", ["# newdoc", "#id 5", "# id 3f\tdomain=en", "# text = No fever"])
+@pytest.mark.parametrize("comment", ["# newdoc", "# id 3f\tdomain=en", "# text = No fever"])
 def test_comments_of_many_kinds(tmp_path: Path, comment: str) -> None:
     (tmp_path / "a.conll").write_text(f"{comment}\nNo\tO\nfever\tB-Symptom\n\n" + "A\tO\n\nB\tO\n\nC\tO\n")
     assert run(tmp_path / "a.conll", tmp_path / "out").exit_code == 0
     assert report(tmp_path / "out")["inputs"]["all"]["problems"] == {}
+
+
+@pytest.mark.parametrize("line", ["#flu S-Disease", "#flu Disease", "#flu\tS-Disease"])
+def test_words_that_look_like_comments_are_not_left_out_unseen(tmp_path: Path, line: str) -> None:
+    blank = "\t" if "\t" in line else " "
+    lines = "".join(
+        f"Note{i} O\nfever B-Symptom\n{line}\n\n{line}\n\nPain{i} B-Symptom\n\n".replace(" ", blank) for i in range(5)
+    )
+    (tmp_path / "a.conll").write_text(lines)
+    run(tmp_path / "a.conll", tmp_path / "out", "--split", "1,0,0")
+    assert report(tmp_path / "out")["inputs"]["all"]["problems"]["unknown_tag"]["count"] == 10
 
 
 def test_lines_that_carriage_returns_end(tmp_path: Path) -> None:

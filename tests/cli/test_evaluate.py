@@ -83,6 +83,15 @@ def test_a_span_ruler_that_sets_entities_can_predict_its_labels(tmp_path, data):
     assert result.exit_code == 0, result.output
 
 
+def test_a_type_may_be_called_total(tmp_path):
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": "total", "pattern": "heparin"}])
+    nlp.to_disk(tmp_path / "model")
+    data = save_docs(tmp_path / "data.spacy", [("heparin .", [(0, 1, "total")])])
+    result = run(tmp_path / "model", data, "--output", tmp_path / "metrics.json")
+    assert [line.split()[:1] for line in result.output.splitlines()].count(["total"]) == 2
+
+
 def test_scores_unseen_names_apart(ruler, data, tmp_path):
     train = save_docs(tmp_path / "train.spacy", [("ASPIRIN .", [(0, 1, "Drug")])])
     output = tmp_path / "metrics.json"

@@ -58,6 +58,11 @@ def test_without_a_budget(base: Path) -> None:
     assert abs(total - int(found["total"][0].split()[0].replace(",", ""))) <= len(items)
 
 
+def test_a_window_may_be_longer_than_a_micro_batch(base: Path) -> None:
+    sizes = "--components.qlora_ner.max_pieces", 700, "--qlora.batch_pieces", 384
+    assert rows(run("default.cfg", base, *sizes).stdout)["pieces a micro-batch"] == ["701"], "its begin-of-text counted"
+
+
 def test_the_config_has_a_budget(base: Path) -> None:
     assert "within 4GiB" in run("default.cfg", base, "--qlora.memory_budget", "4GiB").stdout
 

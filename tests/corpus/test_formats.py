@@ -145,6 +145,7 @@ def test_a_dataset_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     data = datasets.Dataset.from_dict({**SET, "ner_tags": [["O", "B-X"], ["B-X"]]}, features(datasets.Value("string")))
     (data.to_parquet if name.endswith("parquet") else data.to_json)(tmp_path / name)
+    assert name == "a.jsonl" or detect(str(tmp_path / name)) is Format.DATASETS
     read = read_rows(str(tmp_path / name), Format.DATASETS)
     assert [(row.text, row.words, row.tags, row.group, row.rules) for row in read] == EXPECTED
 

@@ -55,6 +55,13 @@ def test_shards_are_one_checkpoint(checkpoint: Path, base: Path, tmp_path: Path)
     assert not (tmp_path / "cut").exists()
 
 
+@pytest.mark.parametrize("index", [["a"], {"weight_map": {"a": 5}}, {"weight_map": {"a": "../b"}}, {}])
+def test_a_damaged_index_of_shards(own_checkpoint: Path, tmp_path: Path, index: object) -> None:
+    (own_checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="Q214"):
+        make_base(str(own_checkpoint), tmp_path / "base")
+
+
 def test_a_llama_without_biases_is_a_mistral(checkpoint: Path, base: Path, tmp_path: Path) -> None:
     model = LlamaForCausalLM(
         LlamaConfig(

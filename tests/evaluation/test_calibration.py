@@ -120,6 +120,17 @@ def test_what_is_found_is_saved(
     assert set(json.loads((folder / "vocab" / "strings.json").read_text())) == set(calibrated.pipe_labels["qlora_ner"])
 
 
+def test_a_scorer_of_ones_own(
+    trained: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("spacy_qlora.evaluation.calibration.LEAST", 5)
+    nlp = spacy.load(trained, config={"components.qlora_ner.scorer": None})
+    docs = list(DocBin().from_disk(corpus / "dev.spacy").get_docs(nlp.vocab))
+    save_pipeline(nlp, tmp_path / "pipeline")
+    calibrate_pipeline(nlp, pairs(nlp, docs), tmp_path / "pipeline")
+    assert "F1" not in capsys.readouterr().out
+
+
 def pairs(nlp: Language, docs: list[Doc]) -> list[Example]:
     return [Example(nlp.make_doc(doc.text), doc) for doc in docs]
 
@@ -130,8 +141,10 @@ def test_command(trained: Path, corpus: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, arguments, prog_name="spacy")
     assert result.exit_code == 0, result.output
     assert "not calibrated; that takes 30 entities found" in result.output
-    spacy.blank("en").to_disk(tmp_path / "blank")
-    for name, code in (("none", "Q001"), ("blank", "Q505")):
+    ruler = (nlp := spacy.blank("en")).add_pipe("entity_ruler")
+    ruler.add_patterns([{"label": label, "pattern": label} for label in ("Disease", "Drug", "Symptom")])
+    nlp.to_disk(tmp_path / "ruler")
+    for name, code in (("none", "Q001"), ("ruler", "Q800")):
         assert code in CliRunner().invoke(app, [*arguments[:2], str(tmp_path / name), arguments[3]]).stderr
     arguments[2] = str(tmp_path / "none")
     result = CliRunner().invoke(app, arguments, prog_name="spacy")
