@@ -26,8 +26,9 @@ from spacy_qlora.engine import quantize
 from spacy_qlora.engine.base import load_base, read_config
 from spacy_qlora.engine.classifier import TokenClassifier
 from spacy_qlora.engine.info import BaseInfo
-from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule
+from spacy_qlora.engine.loop import Loop
 from spacy_qlora.engine.memory import MIB, PROGRAM, peak_memory
+from spacy_qlora.engine.progress import Hooks, Progress, Schedule
 from spacy_qlora.engine.quantize import parameter_shapes, save_base
 from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings, read_size
 from spacy_qlora.engine.window import Window

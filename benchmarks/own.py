@@ -25,9 +25,10 @@ from spacy.training import Example
 from spacy_qlora.corpus.check import check
 from spacy_qlora.corpus.docs import make_doc, make_nlp
 from spacy_qlora.corpus.read_json import read_json
-from spacy_qlora.engine.loop import Hooks, Loop, Schedule
+from spacy_qlora.engine.loop import Loop
 from spacy_qlora.engine.memory import MIB, peak_memory
 from spacy_qlora.engine.prefix import with_states
+from spacy_qlora.engine.progress import Hooks, Schedule
 from spacy_qlora.engine.settings import LoopSettings, OptimizerSettings
 
 

@@ -17,8 +17,9 @@ from own import initialized, read
 from spacy.training import Example
 
 from spacy_qlora.corpus.docs import make_nlp
-from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule
+from spacy_qlora.engine.loop import Loop
 from spacy_qlora.engine.prefix import with_states
+from spacy_qlora.engine.progress import Hooks, Progress, Schedule
 from spacy_qlora.engine.settings import LoopSettings, OptimizerSettings
 
 

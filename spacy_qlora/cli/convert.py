@@ -86,7 +86,7 @@ def convert_cli(
     if views > 1 and not join:
         raise typer.BadParameter("--views needs --join")
     settings = Settings(
-        shares=_shares(split or SPLIT),
+        shares=_shares(SPLIT if split is None else split),
         seed=seed,
         join=join,
         views=views,

@@ -48,7 +48,7 @@ def search_cli(
         [training.optimizer]
         adapter_lr = {"low": 1e-5, "high": 1e-3, "log": true}
     """
-    from spacy_qlora.engine.loop import StopRun
+    from spacy_qlora.engine.progress import StopRun
     from spacy_qlora.errors import InputError
     from spacy_qlora.training.config import load_config
 

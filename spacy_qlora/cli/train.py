@@ -26,7 +26,7 @@ def train_cli(
 
     Settings of the config are overridden as in 'spacy train': --training.max_epochs 5 --components.qlora_ner.r 8.
     """
-    from spacy_qlora.engine.loop import StopRun
+    from spacy_qlora.engine.progress import StopRun
     from spacy_qlora.training.config import load_config
     from spacy_qlora.training.run import train
 

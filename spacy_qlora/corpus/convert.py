@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -91,26 +92,14 @@ def convert(
         _require_records(inputs[name])
     if settings.join and ALL in inputs and any(record.group is None for record in inputs[ALL].records):
         tell("Records without a group are split one by one, and few neighbours are left to join. Give each its group.")
-    for labels in _spellings(inputs.values()):
-        tell(f"Labels that differ in case alone are labels of their own: {', '.join(labels)}. Give one spelling.")
     files: dict[str, bytes] = {}
-    counts, has_joined = {}, False
+    counts = {}
     splits = _splits(inputs, settings)
-    known = {record.folded for record in splits.get("train", ())}
-    for name in sorted(splits.keys() - inputs.keys() - {"train"}):  # of inputs, each such record is told of
-        if shared := len({record.folded for record in splits[name]} & known):
-            tell(f"{shared:,} texts of {name}.spacy stand in train.spacy too, in other groups.")
     for name, records in splits.items():
         texts = _texts(name, records, settings)
-        has_joined |= len(texts) < len(records) * (settings.views if name == "train" else 1)
         files[f"{name}.spacy"], counts[name] = pack(nlp, tqdm(texts, desc=f"{name}.spacy", unit=" docs", delay=1))
-    if settings.join and not has_joined:
-        tell("--join has joined nothing. The records of a group have to follow one another.")
-    for name, labels in _lacking(counts):
-        tell(
-            f"{name}.spacy has labels that train.spacy lacks: {', '.join(labels)}. "
-            "'evaluate' refuses it with a pipeline that was trained without them."
-        )
+    for line in _notices(inputs, splits, counts, settings):
+        tell(line)
     report = _report(inputs, counts, settings)
     files = {REPORT: f"{json.dumps(report, indent=2)}\n".encode(), **files}  # first: it tells whose the others are
     write_files(out, files, remove=[f"{name}.spacy" for name in SPLITS if name not in counts])
@@ -170,20 +159,34 @@ def _require_records(read: Input) -> None:
         raise InputError("Q129", path=read.source, dropped=dropped, records=read.log.records_in)
 
 
-def _spellings(inputs: Iterable[Input]) -> list[list[str]]:
-    """The labels that have several spellings, by upper and lower case, each with all of them."""
+def _notices(
+    inputs: Mapping[str, Input],
+    splits: Mapping[str, list[Record]],
+    counts: Mapping[str, Mapping[str, Any]],
+    settings: Settings,
+) -> Iterator[str]:
+    """What may be amiss with the corpus as a whole. counts: Of each split's docs, as in the report."""
     spellings: dict[str, set[str]] = defaultdict(set)
-    for label in {mention.label for read in inputs for record in read.records for mention in record.mentions}:
+    for label in chain.from_iterable(split["labels"] for split in counts.values()):
         spellings[label.casefold()].add(label)
-    return [sorted(labels) for _, labels in sorted(spellings.items()) if len(labels) > 1]
-
-
-def _lacking(counts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, list[str]]]:
-    """The labels of dev and test that the training split lacks."""
-    for name, split in counts.items():
-        known = counts.get("train", split)["labels"].keys()
-        if labels := sorted(split["labels"].keys() - known):
-            yield name, labels
+    for labels in spellings.values():
+        if len(labels) > 1:
+            several = ", ".join(sorted(labels))
+            yield f"Labels that differ in case alone are labels of their own: {several}. Give one spelling."
+    if settings.join and all(counts[name]["docs"] == len(splits[name]) * _views(name, settings) for name in splits):
+        yield "--join has joined nothing. The records of a group have to follow one another."
+    if "train" not in splits:
+        return
+    texts, known = {record.folded for record in splits["train"]}, counts["train"]["labels"].keys()
+    for name in splits:
+        shared = {record.folded for record in splits[name]} & texts
+        if shared and name not in ("train", *inputs):  # of an input, each such record is told of
+            yield f"{len(shared):,} texts of {name}.spacy stand in train.spacy too, in other groups."
+        if lacking := sorted(counts[name]["labels"].keys() - known):
+            yield (
+                f"{name}.spacy has labels that train.spacy lacks: {', '.join(lacking)}. "
+                "'evaluate' refuses it with a pipeline that was trained without them."
+            )
 
 
 def _splits(inputs: Mapping[str, Input], settings: Settings) -> dict[str, list[Record]]:
@@ -198,6 +201,11 @@ def _splits(inputs: Mapping[str, Input], settings: Settings) -> dict[str, list[R
     return {name: splits[name] for name in SPLITS if name in splits}
 
 
+def _views(split: str, settings: Settings) -> int:
+    """How many times each record of a split stands in its docs."""
+    return settings.views if split == "train" and settings.join else 1
+
+
 def _texts(split: str, records: list[Record], settings: Settings) -> list[Record]:
     """The records of a split, joined as the settings say."""
     if not settings.join:
@@ -210,10 +218,7 @@ def _report(inputs: Mapping[str, Input], counts: Mapping[str, Any], settings: Se
     logs = [read.log for read in inputs.values()]
     return {
         "mentions_in": sum(log.mentions_in for log in logs),
-        "mentions_out": sum(
-            split["mentions"] // (settings.views if name == "train" and settings.join else 1)
-            for name, split in counts.items()
-        ),
+        "mentions_out": sum(split["mentions"] // _views(name, settings) for name, split in counts.items()),
         "lang": settings.lang,
         "tokenizer": "fine" if settings.fine else "spacy",
         "seed": settings.seed,

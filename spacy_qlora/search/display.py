@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from spacy_qlora.engine.loop import Loop, Progress
+from spacy_qlora.engine.loop import Loop
+from spacy_qlora.engine.progress import Progress
 from spacy_qlora.search.rows import changes, row
 from spacy_qlora.search.study import SharedStudy, is_run
 from spacy_qlora.training.display import Bar

@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from spacy.training.loop import create_evaluation_callback
 from thinc.api import Config
 
-from spacy_qlora.engine.loop import Hooks, Progress
 from spacy_qlora.engine.memory import Job, forget_peak, is_out_of_memory
 from spacy_qlora.engine.plan import fit
+from spacy_qlora.engine.progress import Hooks, Progress
 from spacy_qlora.engine.settings import read_size
 from spacy_qlora.errors import QLoRAError
 from spacy_qlora.search.display import Display

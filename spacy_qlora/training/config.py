@@ -19,7 +19,7 @@ from spacy.util import registry
 from thinc.api import Config
 from wasabi import msg
 
-from spacy_qlora.engine.loop import Schedule
+from spacy_qlora.engine.progress import Schedule
 from spacy_qlora.engine.settings import LoopSettings
 from spacy_qlora.errors import InputError
 from spacy_qlora.optimizer import AdamW

@@ -8,8 +8,9 @@ from types import TracebackType
 from tqdm import tqdm
 
 from spacy_qlora.component import QLoRANER
-from spacy_qlora.engine.loop import Loop, Progress
+from spacy_qlora.engine.loop import Loop
 from spacy_qlora.engine.memory import MIB, peak_memory
+from spacy_qlora.engine.progress import Progress
 from spacy_qlora.engine.source import explicit_base
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spacy_qlora.engine.files import write_whole
-from spacy_qlora.engine.loop import Progress
+from spacy_qlora.engine.progress import Progress
 from spacy_qlora.errors import InputError
 
 FILE = "history.jsonl"

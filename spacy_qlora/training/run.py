@@ -23,9 +23,10 @@ from wasabi import msg
 
 from spacy_qlora.component import QLoRANER
 from spacy_qlora.engine.files import bring_back, make_folder, require_place
-from spacy_qlora.engine.loop import Hooks, Loop, Progress, StopRun
+from spacy_qlora.engine.loop import Loop
 from spacy_qlora.engine.memory import is_out_of_memory, peak_memory
 from spacy_qlora.engine.prefix import with_states
+from spacy_qlora.engine.progress import Hooks, Progress, StopRun
 from spacy_qlora.engine.source import cache_folder
 from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import InputError, QLoRAError

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from spacy_qlora.engine.loop import StopRun
+from spacy_qlora.engine.progress import StopRun
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import spacy_qlora.cli  # noqa: F401
 from spacy_qlora.engine.checkpoint import FILE
-from spacy_qlora.engine.loop import StopRun
+from spacy_qlora.engine.progress import StopRun
 from spacy_qlora.training.stop import Stop
 
 DEFAULT = Path(__file__).parents[2] / "configs" / "default.cfg"

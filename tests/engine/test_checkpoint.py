@@ -17,8 +17,9 @@ from safetensors.torch import save, save_file
 from spacy_qlora.engine.base import load_base
 from spacy_qlora.engine.checkpoint import BEFORE, FILE
 from spacy_qlora.engine.classifier import TokenClassifier
-from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule, StopRun
+from spacy_qlora.engine.loop import Loop
 from spacy_qlora.engine.optimizer import AdapterOptimizer
+from spacy_qlora.engine.progress import Hooks, Progress, Schedule, StopRun
 from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings
 from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import InputError

@@ -12,8 +12,9 @@ import torch
 
 from spacy_qlora.engine.base import load_base
 from spacy_qlora.engine.classifier import TokenClassifier
-from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule, StopRun
+from spacy_qlora.engine.loop import Loop
 from spacy_qlora.engine.memory import SLACK, forget_peak
+from spacy_qlora.engine.progress import Hooks, Progress, Schedule, StopRun
 from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings
 from spacy_qlora.engine.window import Window
 

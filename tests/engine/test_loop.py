@@ -11,7 +11,8 @@ import torch
 from spacy_qlora.engine.base import load_base
 from spacy_qlora.engine.batching import PADDING
 from spacy_qlora.engine.classifier import TokenClassifier
-from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule
+from spacy_qlora.engine.loop import Loop
+from spacy_qlora.engine.progress import Hooks, Progress, Schedule
 from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings
 from spacy_qlora.engine.window import IGNORED, Window
 from spacy_qlora.errors import InputError, RunError

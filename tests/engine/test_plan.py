@@ -12,9 +12,10 @@ import torch
 
 from spacy_qlora.engine.base import load_base
 from spacy_qlora.engine.classifier import TokenClassifier
-from spacy_qlora.engine.loop import Hooks, Loop, Progress, Schedule, StopRun
+from spacy_qlora.engine.loop import Loop
 from spacy_qlora.engine.memory import Job, Shape
 from spacy_qlora.engine.plan import fit
+from spacy_qlora.engine.progress import Hooks, Progress, Schedule, StopRun
 from spacy_qlora.engine.settings import ClassifierSettings, LoopSettings, LoRASettings, OptimizerSettings, read_size
 from spacy_qlora.engine.window import Window
 from spacy_qlora.errors import InputError, RunError

@@ -9,7 +9,7 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import DocBin
 
-from spacy_qlora.engine.loop import Progress
+from spacy_qlora.engine.progress import Progress
 from spacy_qlora.report.build import Sources, build
 from spacy_qlora.training.history import History
 

@@ -15,7 +15,7 @@ import pytest
 from spacy.tokens import DocBin
 
 from spacy_qlora.engine import base as engine_base
-from spacy_qlora.engine.loop import Progress, StopRun
+from spacy_qlora.engine.progress import Progress, StopRun
 from spacy_qlora.errors import QLoRAError
 from spacy_qlora.search import study
 from spacy_qlora.search.search import search

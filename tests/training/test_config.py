@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from spacy.cli.debug_config import debug_config
 
-from spacy_qlora.engine.loop import Schedule
+from spacy_qlora.engine.progress import Schedule
 from spacy_qlora.engine.settings import LoopSettings
 from spacy_qlora.errors import InputError
 from spacy_qlora.training.config import load_config, read_loop_settings, resolve

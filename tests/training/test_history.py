@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spacy_qlora.engine.loop import Progress
+from spacy_qlora.engine.progress import Progress
 from spacy_qlora.errors import InputError
 from spacy_qlora.training.history import History, read_history
 

@@ -15,7 +15,7 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
 from spacy_qlora.engine.functions import can_compile
-from spacy_qlora.engine.loop import Progress
+from spacy_qlora.engine.progress import Progress
 from spacy_qlora.training.config import load_config
 from spacy_qlora.training.history import Evaluation, read_history
 from spacy_qlora.training.run import told, train
